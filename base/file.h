@@ -1,0 +1,55 @@
+/* Files and folders: reading whole, mapping, and writing so that a half-written file is never seen.
+ *
+ * Every message names the path and what the system said. */
+#ifndef QZ_BASE_FILE_H
+#define QZ_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/status.h"
+
+/* The whole file, NUL-terminated (the NUL is not counted), in `arena`. Larger than `limit` is an error. */
+QZ_NODISCARD qz_status qz_file_read(char **out, size_t *size, const char *path, size_t limit, qz_arena *arena);
+
+/* A read-only map of a whole regular file. An empty file gives data "" and size 0. */
+typedef struct qz_map {
+    const uint8_t *data;
+    size_t size;
+} qz_map;
+QZ_NODISCARD qz_status qz_map_open(qz_map *out, const char *path);
+void qz_map_close(qz_map *map);
+/* Tells the system that the pages of [data, data+size) will be read soon, or are not needed for now. Hints only. */
+void qz_map_will_need(const void *data, size_t size);
+void qz_map_done(const void *data, size_t size);
+
+/* Writes to PATH.tmp, syncs, renames. */
+QZ_NODISCARD qz_status qz_file_write(const char *path, const void *data, size_t size);
+QZ_NODISCARD qz_status qz_file_copy(const char *to, const char *from);
+
+/* A file of known size, written in pieces at any offset (from several threads), then synced and renamed by
+ * qz_outfile_close; qz_outfile_abandon removes it. Space is reserved at the start, so a full disk says so early. */
+typedef struct qz_outfile qz_outfile;
+QZ_NODISCARD qz_status qz_outfile_open(qz_outfile **out, const char *path, uint64_t size);
+QZ_NODISCARD qz_status qz_outfile_write(qz_outfile *file, uint64_t offset, const void *data, size_t size);
+QZ_NODISCARD qz_status qz_outfile_close(qz_outfile *file);
+void qz_outfile_abandon(qz_outfile *file); /* NULL allowed */
+
+bool qz_path_exists(const char *path);
+bool qz_path_is_folder(const char *path);
+/* "a/b" from "a" and "b"; no doubled slash. */
+char *qz_path_join(qz_arena *arena, const char *folder, const char *name);
+const char *qz_path_base(const char *path); /* after the last slash */
+
+QZ_NODISCARD qz_status qz_folder_make(const char *path); /* with parents; an existing folder is fine */
+/* Names in byte order, without "." and "..". */
+QZ_NODISCARD qz_status qz_folder_list(char ***names, size_t *count, const char *path, qz_arena *arena);
+QZ_NODISCARD qz_status qz_folder_remove(const char *path); /* with everything inside; never follows a link */
+QZ_NODISCARD qz_status qz_path_rename(const char *from, const char *to); /* and syncs the parent folder */
+QZ_NODISCARD qz_status qz_file_size(const char *path, uint64_t *size);
+/* Bytes free for us on the file system of `path` (or of its nearest parent that exists). */
+QZ_NODISCARD qz_status qz_disk_free(const char *path, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,30 @@
+/* HDF5 datasets of plain numbers. The door to HDF5: the only file that includes it is h5.c.
+ * Enough for token ids now; the statistics file adds groups and chunks on top. */
+#ifndef QZ_BASE_H5_H
+#define QZ_BASE_H5_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct qz_h5 qz_h5;
+typedef enum qz_h5_type { QZ_H5_I32, QZ_H5_I64, QZ_H5_U16, QZ_H5_U32, QZ_H5_F32, QZ_H5_F64 } qz_h5_type;
+
+QZ_NODISCARD qz_status qz_h5_open(qz_h5 **out, const char *path);   /* for reading */
+QZ_NODISCARD qz_status qz_h5_create(qz_h5 **out, const char *path); /* PATH.tmp until closed */
+QZ_NODISCARD qz_status qz_h5_close(qz_h5 *file);                    /* syncs and renames a created file */
+void qz_h5_abandon(qz_h5 *file);                                    /* removes a created file; NULL allowed */
+
+bool qz_h5_has(qz_h5 *file, const char *name);
+/* Rank at most 8; shape may be NULL. `integer` (may be NULL) says whether the stored type is an integer. */
+QZ_NODISCARD qz_status qz_h5_shape(qz_h5 *file, const char *name, int *rank, uint64_t shape[8], bool *integer);
+/* Whole dataset, converted to `type`; `count` elements must equal the dataset's. A value that does not fit is an error. */
+QZ_NODISCARD qz_status qz_h5_read(qz_h5 *file, const char *name, qz_h5_type type, void *out, size_t count);
+QZ_NODISCARD qz_status qz_h5_write(qz_h5 *file, const char *name, qz_h5_type type, const void *data, int rank,
+                                   const uint64_t *shape);
+QZ_NODISCARD qz_status qz_h5_write_text(qz_h5 *file, const char *name, const char *text); /* attribute of the root */
+QZ_NODISCARD qz_status qz_h5_read_text(qz_h5 *file, const char *name, char *out, size_t size);
+
+#endif

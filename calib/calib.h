@@ -1,0 +1,84 @@
+/* The main job: stream samples through a model, collect statistics, transform, quantize, write.
+ *
+ * Layer by layer: (1) run the layer as it is on all samples and gather the statistics of its four inputs, (2) fit every
+ * transform and fold it into the weights, re-expressing the statistics, (3) choose ranges and codes, hand each linear
+ * to the exporter, (4) run the layer with its quantized weights to make the next layer's input. */
+#ifndef QZ_CALIB_CALIB_H
+#define QZ_CALIB_CALIB_H
+
+#include "base/progress.h"
+#include "base/report.h"
+#include "data/data.h"
+#include "models/models.h"
+#include "quant/quant.h"
+#include "recipes/recipes.h"
+
+/* ---- transforms (transforms.def) ---- */
+
+/* One layer with the statistics of its inputs; fit chooses factors, folds them into the layer's weights and rescales
+ * the statistics. */
+typedef struct qz_transform_args {
+    const qz_model *model;
+    qz_layer *layer;
+    qz_stats *stats;           /* [QZ_STAGES] */
+    const qz_scheme *scheme;   /* [QZ_ROLES] */
+    const bool *quantized;     /* [QZ_ROLES] */
+    qz_dtype plain_type;       /* the type that norms will be stored in */
+    const qz_options *options;
+    qz_report *report;
+    uint64_t seed;
+} qz_transform_args;
+
+typedef struct qz_transform {
+    qz_plugin plugin;
+    unsigned needs; /* QZ_NEED_* */
+    qz_status (*apply)(const qz_transform_args *args, qz_arena *scratch);
+} qz_transform;
+
+const qz_plugins *qz_transforms(void);
+const qz_transform *qz_transform_at(size_t i);
+
+/* ---- the plan ---- */
+
+typedef struct qz_plan_row {
+    const char *tier; /* "weights of one layer, fp32" */
+    uint64_t bytes;
+} qz_plan_row;
+
+typedef struct qz_plan {
+    qz_plan_row memory[12];
+    int rows;
+    uint64_t memory_bytes, memory_available; /* anonymous pages; mapped files aside */
+    uint64_t bound_bytes;                    /* largest layer + its statistics + activations + 200 MB */
+    uint64_t disk_bytes, disk_free, source_bytes;
+    double seconds;                          /* from a measurement of the matrix product */
+    double flops;
+    double bits_per_weight;
+} qz_plan;
+
+/* Needs no calibration data. QZ_MEMORY or QZ_IO when the machine cannot hold it, saying what to change; the plan is
+ * filled in all the same. */
+QZ_NODISCARD qz_status qz_calib_plan(qz_plan *out, const qz_recipe *recipe, const qz_model *model,
+                                     const qz_export_plan *export_plan, double gflops);
+
+/* ---- the run ---- */
+
+/* Fills the export plan from the model and the recipe; checks groups and the container (can_express). */
+QZ_NODISCARD qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model,
+                                            qz_arena *arena);
+
+typedef struct qz_calib_args {
+    const qz_recipe *recipe;
+    const qz_model *model;
+    const qz_windows *windows;
+    const qz_export_plan *plan;
+    const char *folder; /* where the checkpoint is written: exists and is empty */
+    qz_progress *progress;
+    qz_report *report;
+} qz_calib_args;
+
+/* Writes the whole checkpoint into `folder`, then reopens it and compares every code, scale and zero with a fingerprint
+ * of what was in memory; a difference is QZ_FORMAT naming the tensor. */
+QZ_NODISCARD qz_status qz_calib_run(const qz_calib_args *args);
+
+#endif

@@ -1,0 +1,78 @@
+/* Text -> token ids -> windows.
+ *
+ *     qz_tokenizer *tok;
+ *     QZ_TRY(qz_tokenizer_open(&tok, "demo/model/tokenizer.json"));
+ *     qz_windows w;
+ *     qz_windows_rule rule = {.path = "demo/text/calib.txt", .count = 128, .length = 512, .bos = 0};
+ *     QZ_TRY(qz_windows_load(&w, &rule, tok, arena));
+ *     // w.ids (w.count, w.length)
+ */
+#ifndef QZ_DATA_DATA_H
+#define QZ_DATA_DATA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/hash.h"
+#include "base/status.h"
+
+/* ---- tokenizer.json as Hugging Face's tokenizers library writes it (tokenizer*.c) ---- */
+
+typedef struct qz_tokenizer qz_tokenizer;
+
+/* A component that we do not know is QZ_UNSUPPORTED naming it. */
+QZ_NODISCARD qz_status qz_tokenizer_open(qz_tokenizer **out, const char *path);
+/* The same from JSON text; `name` appears in messages. */
+QZ_NODISCARD qz_status qz_tokenizer_parse(qz_tokenizer **out, const char *json, size_t size, const char *name);
+void qz_tokenizer_close(qz_tokenizer *t);
+
+typedef struct qz_ids {
+    int32_t *id; /* (count) */
+    size_t count;
+} qz_ids;
+
+/* `special`: add what the post-processor adds (BOS, EOS). Special tokens written out in the text are recognised in
+ * either case. Invalid UTF-8 is QZ_FORMAT with its offset. Safe to call from several threads. */
+QZ_NODISCARD qz_status qz_tokenizer_encode(const qz_tokenizer *t, const char *text, size_t size, bool special, qz_ids *out,
+                                           qz_arena *arena);
+/* NUL-terminated text; invalid UTF-8 pieces become U+FFFD as the library does. */
+QZ_NODISCARD qz_status qz_tokenizer_decode(const qz_tokenizer *t, const int32_t *ids, size_t count, bool skip_special,
+                                           char **out, size_t *size, qz_arena *arena);
+/* Largest id + 1, added tokens included. */
+int64_t qz_tokenizer_size(const qz_tokenizer *t);
+/* -1 when absent. */
+int32_t qz_tokenizer_id(const qz_tokenizer *t, const char *token);
+
+/* ---- windows (windows.c): the calibration rule ---- */
+
+/* A document is tokenized once without special tokens (a .txt file is one document; each .jsonl line is one, its text
+ * in `field`; an HDF5 file's dataset `ids` is one). Documents follow one another. Windows are cut in file order: BOS
+ * and length - 1 ids, or `length` ids when bos < 0; a short last piece is dropped. */
+typedef struct qz_windows_rule {
+    const char *path;   /* .txt, .jsonl, .h5 or .hdf5; by suffix */
+    const char *field;  /* of .jsonl; NULL: "text" */
+    int64_t count;      /* windows wanted; 0: all */
+    int64_t length;
+    int32_t bos;        /* -1: none */
+    bool shuffle;       /* choose the windows by a seeded permutation of all of them instead of the first */
+    bool allow_fewer;   /* fewer than `count` is fine (evaluation); otherwise an error saying how much there is */
+    uint64_t seed;
+    int64_t vocabulary; /* of the model: an id at or above it is an error; 0: not checked */
+} qz_windows_rule;
+
+typedef struct qz_windows {
+    int32_t *ids;       /* (count, length) */
+    int64_t count, length;
+    int64_t tokens;     /* ids that the file gave */
+    bool has_bos;       /* id 0 of each window was put there by the rule */
+    char hash[QZ_HASH_TEXT]; /* of the file's bytes */
+} qz_windows;
+
+/* `tokenizer` may be NULL for HDF5. Text that is empty, not UTF-8 (binary) or too short is an error. For long .txt
+ * files only as much is tokenized as the windows need when !shuffle && count > 0; ids are those of the whole text. */
+QZ_NODISCARD qz_status qz_windows_load(qz_windows *out, const qz_windows_rule *rule, const qz_tokenizer *tokenizer,
+                                       qz_arena *arena);
+
+#endif

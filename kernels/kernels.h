@@ -1,0 +1,57 @@
+/* Arithmetic on views, no policy: a backend is a const table of memory functions and one function per row of ops.def.
+ *
+ *     const qz_backend *be = qz_backend_best();
+ *     qz_tensor y = qz_tensor_2d(ydata, QZ_F32, T, N), x = ..., w = ...;
+ *     QZ_TRY(qz_op_linear(be, &y, &x, &w, NULL, false));
+ *
+ * qz_op_<name>(backend, ...) checks shapes and types, then calls the slot; an empty slot is QZ_UNSUPPORTED naming op
+ * and backend, never a silent copy to the host. Kernels do not allocate (small fixed buffers on the stack aside).
+ *
+ * Results do not depend on the number of threads: work is cut into tiles fixed by the shapes, BLAS runs inside a tile
+ * on one thread, and reductions are added in a fixed order. */
+#ifndef QZ_KERNELS_KERNELS_H
+#define QZ_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/plugin.h"
+#include "base/status.h"
+#include "numeric/tensor.h"
+
+typedef struct qz_backend {
+    qz_plugin plugin;
+    bool (*available)(void);
+    qz_device device;
+    /* Device memory. On the host: malloc-like, memcpy. */
+    qz_status (*memory_new)(void **out, size_t bytes);
+    void (*memory_free)(void *p);
+    qz_status (*to_device)(void *to, const void *from_host, size_t bytes);
+    qz_status (*to_host)(void *to_host, const void *from, size_t bytes);
+    qz_status (*synchronize)(void);
+    /* What is in force, for reports: "OpenBLAS 0.3.21 SkylakeX, AVX-512". */
+    const char *(*describe)(void);
+    /* NULL, or a sentence to warn with, e.g. that the environment forces an older OpenBLAS core. */
+    const char *(*warning)(void);
+#define QZ_OP(name, args) qz_status(*name) args;
+#include "kernels/ops.def"
+#undef QZ_OP
+} qz_backend;
+
+/* `backend` is passed in front of the row's arguments. */
+#define QZ_UNPAREN(...) __VA_ARGS__
+#define QZ_OP(name, args) QZ_NODISCARD qz_status qz_op_##name(const qz_backend *backend, QZ_UNPAREN args);
+#include "kernels/ops.def"
+#undef QZ_OP
+
+const qz_plugins *qz_backends(void);
+const qz_backend *qz_backend_at(size_t i);
+/* By name ("cpu"), or NULL; the error names those that exist. */
+QZ_NODISCARD qz_status qz_backend_find(const qz_backend **out, const char *name);
+/* The fastest that is available here. */
+const qz_backend *qz_backend_best(void);
+
+/* GFLOP/s of the backend's fp32 matrix product on this machine, measured for about `seconds`; for plans and benchmarks. */
+QZ_NODISCARD qz_status qz_backend_measure(const qz_backend *backend, double seconds, double *gflops);
+
+#endif

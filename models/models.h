@@ -1,0 +1,164 @@
+/* One decoder, many families: config.json and tensor names -> hidden states and logits.
+ *
+ * A family is a table (families.def): how to read its config and where its weights lie. The decoder runs in four
+ * stages a layer, so that calibration can look at a stage's input, quantize its linears, and then run it:
+ *
+ *     stage     input                linears        result
+ *     QKV       norm(residual)       q k v          attention output
+ *     O         attention output     o              residual += o(input)
+ *     GATE_UP   norm(residual)       gate up        act(gate) * up
+ *     DOWN      act(gate) * up       down           residual += down(input)
+ *
+ *     qz_model *m;
+ *     QZ_TRY(qz_model_open(&m, ckpt, backend, NULL));
+ *     qz_layer layer;
+ *     QZ_TRY(qz_model_layer(m, 3, &layer, layer_arena));          // widens (or dequantizes) that layer's weights
+ *     QZ_TRY(qz_layer_forward(m, &layer, residual, B, L, scratch));
+ *
+ * A model knows nothing of quantization: a tap, when installed, is called at each named point and may change values. */
+#ifndef QZ_MODELS_MODELS_H
+#define QZ_MODELS_MODELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/plugin.h"
+#include "checkpoints/checkpoints.h"
+#include "kernels/kernels.h"
+
+typedef enum qz_stage { QZ_STAGE_QKV, QZ_STAGE_O, QZ_STAGE_GATE_UP, QZ_STAGE_DOWN, QZ_STAGES } qz_stage;
+
+/* Linears of a decoder layer. Those of one stage share an input; servers fuse them. */
+typedef enum qz_role { QZ_ROLE_Q, QZ_ROLE_K, QZ_ROLE_V, QZ_ROLE_O, QZ_ROLE_GATE, QZ_ROLE_UP, QZ_ROLE_DOWN, QZ_ROLES } qz_role;
+
+qz_stage qz_role_stage(qz_role role);
+const char *qz_stage_name(qz_stage stage); /* "qkv", "o", "gate_up", "down" */
+
+typedef enum qz_rope_kind { QZ_ROPE_DEFAULT, QZ_ROPE_LINEAR, QZ_ROPE_LLAMA3, QZ_ROPE_YARN } qz_rope_kind;
+
+typedef struct qz_rope {
+    qz_rope_kind kind;
+    double theta, factor;
+    double low_freq_factor, high_freq_factor, original_context; /* llama3; original_context also yarn */
+    double beta_fast, beta_slow, attention_factor;               /* yarn */
+    bool truncate;                                               /* yarn */
+} qz_rope;
+
+/* What config.json says, after the family's defaults. */
+typedef struct qz_model_config {
+    const char *family;
+    int64_t layers, hidden, ffn, heads, kv_heads, head_dim, vocabulary, context;
+    double norm_eps;
+    bool tied, qkv_bias, o_bias, mlp_bias, qk_norm;
+    int64_t window;             /* sliding window, 0: none */
+    int64_t first_window_layer; /* layers from this one on slide (qwen: max_window_layers) */
+    uint8_t *layer_slides;      /* (layers) from layer_types when given, else derived from the two above */
+    qz_rope rope;
+    int32_t bos;                /* -1: none */
+    qz_dtype stored;            /* torch_dtype / dtype */
+} qz_model_config;
+
+typedef struct qz_family {
+    qz_plugin plugin;
+    const char *architecture; /* "LlamaForCausalLM" */
+    const char *model_type;   /* "llama" */
+    /* Reads what is particular to the family on top of what all share. */
+    qz_status (*read_config)(qz_model_config *out, const qz_json_node *config);
+    const char *const *linear; /* [QZ_ROLES] module under "model.layers.%d.": "self_attn.q_proj" */
+} qz_family;
+
+const qz_plugins *qz_families(void);
+const qz_family *qz_family_at(size_t i);
+
+/* Reads and checks config.json: unknown architecture, missing or nonsensical fields are errors naming the field. */
+QZ_NODISCARD qz_status qz_model_config_read(qz_model_config *out, const qz_json_node *config, qz_arena *arena);
+
+/* ---- taps ---- */
+
+typedef enum qz_point { QZ_POINT_INPUT, QZ_POINT_KEY, QZ_POINT_VALUE } qz_point;
+
+/* `x`: a stage's input (T, K), or k after rope / v (T, HK, D). */
+typedef struct qz_tap {
+    qz_status (*fn)(void *context, int layer, qz_stage stage, qz_point point, const qz_tensor *x);
+    void *context;
+} qz_tap;
+
+/* ---- a model ---- */
+
+typedef struct qz_model qz_model;
+
+typedef struct qz_linear {
+    const char *module; /* full name, lives as long as the model */
+    qz_role role;
+    qz_tensor weight;   /* (N, K) F32 */
+    qz_tensor bias;     /* (N) F32; data NULL: none */
+} qz_linear;
+
+typedef struct qz_layer {
+    int index;
+    qz_linear linear[QZ_ROLES];
+    const char *norm_name[2];  /* full tensor names: before attention, before the MLP */
+    qz_tensor norm[2];         /* (C) F32 */
+    qz_tensor q_norm, k_norm;  /* (D) F32; data NULL: none */
+} qz_layer;
+
+/* Checks that every tensor the family needs is there with its shape, and that no other is, unless its name matches one
+ * of the globs in `pass_through` (NULL-terminated; may be NULL). */
+QZ_NODISCARD qz_status qz_model_open(qz_model **out, const qz_ckpt *ckpt, const qz_backend *backend,
+                                     const char *const *pass_through);
+void qz_model_close(qz_model *m);
+const qz_model_config *qz_model_config_of(const qz_model *m);
+const qz_family *qz_model_family(const qz_model *m);
+const qz_ckpt *qz_model_ckpt(const qz_model *m);
+const qz_backend *qz_model_backend(const qz_model *m);
+void qz_model_set_tap(qz_model *m, qz_tap tap); /* {NULL, NULL}: none */
+
+/* N and K of a role's linear, and its full module name (valid as long as the model). */
+void qz_model_linear_shape(const qz_model *m, qz_role role, int64_t *n, int64_t *k);
+const char *qz_model_linear_name(const qz_model *m, int layer, qz_role role);
+bool qz_model_linear_has_bias(const qz_model *m, qz_role role);
+/* K of a stage's input. */
+int64_t qz_model_stage_width(const qz_model *m, qz_stage stage);
+
+/* Weights of layer `index` as F32 in `arena`; qz_model_layer_bytes says how much that takes. */
+QZ_NODISCARD qz_status qz_model_layer(const qz_model *m, int index, qz_layer *out, qz_arena *arena);
+uint64_t qz_model_layer_bytes(const qz_model *m);
+/* The same without linear weights' data (norms only), for layers whose weights come from elsewhere. */
+QZ_NODISCARD qz_status qz_model_layer_norms(const qz_model *m, int index, qz_layer *out, qz_arena *arena);
+
+/* residual (T, C) = embeddings of ids (T). */
+QZ_NODISCARD qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor *residual);
+
+/* What a stage works on: `sequences` of `length` tokens, T = sequences * length, positions from 0 in each. */
+typedef struct qz_batch {
+    int64_t sequences, length;
+} qz_batch;
+
+/* x (T, stage width) = the stage's input: the norm of residual (T, C), or a copy of `carry` (T, stage width). */
+QZ_NODISCARD qz_status qz_stage_input(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_batch batch,
+                                      const qz_tensor *residual, const qz_tensor *carry, const qz_tensor *x);
+/* Runs the stage's linears and what follows on x: QKV and GATE_UP write `carry` (T, width of the next stage), O and
+ * DOWN add to `residual`. The tap is called with x first. */
+QZ_NODISCARD qz_status qz_stage_apply(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_batch batch,
+                                      const qz_tensor *x, const qz_tensor *residual, const qz_tensor *carry,
+                                      qz_arena *scratch);
+/* All four stages. */
+QZ_NODISCARD qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
+                                        qz_arena *scratch);
+/* Bytes of scratch that one of the two above takes at most for a batch. */
+uint64_t qz_model_scratch_bytes(const qz_model *m, qz_batch batch);
+
+/* y (T, C) = the final norm of residual (T, C). y may be residual. */
+QZ_NODISCARD qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *residual, const qz_tensor *y);
+/* logits (T, V) of normed hidden states (T, C); the head's weights are widened a tile at a time. */
+QZ_NODISCARD qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidden, const qz_tensor *logits,
+                                       qz_arena *scratch);
+/* log_prob (T) F64 of targets (T) given normed hidden states, without holding more than a block of logits. */
+QZ_NODISCARD qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
+                                         const qz_tensor *log_prob, qz_arena *scratch);
+
+/* Names of all plain tensors that are not linears of a layer (embeddings, norms, head), in the order of the model, for
+ * exporters; count through *count. */
+QZ_NODISCARD qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena);
+
+#endif

@@ -1,0 +1,85 @@
+/* One matrix at a time: ranges, solvers, the scale search. Knows no model.
+ *
+ *     weight (N, K) + statistics + scheme  --range-->  scales, zeros  --solver-->  qz_qtensor
+ *
+ *     const qz_solver *rtn; const qz_range *clip;
+ *     qz_solve_args args = {.backend = be, .weight = w, .stats = &stats, .scheme = scheme, .range = clip, ...};
+ *     QZ_TRY(rtn->solve(&q, &args, layer_arena));
+ */
+#ifndef QZ_QUANT_QUANT_H
+#define QZ_QUANT_QUANT_H
+
+#include "base/plugin.h"
+#include "numeric/tensor.h"
+#include "quant/stats.h"
+
+/* What a method needs of the statistics, as flags. */
+enum { QZ_NEED_NOTHING = 0, QZ_NEED_GRAM = 1, QZ_NEED_ABSMAX = 2, QZ_NEED_ABSMEAN = 4, QZ_NEED_RESERVOIR = 8 };
+
+/* ---- ranges: scale and zero of each piece (ranges.def) ---- */
+
+typedef struct qz_range {
+    qz_plugin plugin;
+    unsigned needs;
+    /* Fills out->scales and out->zeros (allocated) for weight (N, K). stats is NULL when `needs` is 0. */
+    qz_status (*choose)(qz_qtensor *out, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
+                        const qz_options *options);
+} qz_range;
+
+const qz_plugins *qz_ranges(void);
+const qz_range *qz_range_at(size_t i);
+
+/* ---- solvers: the codes (solvers.def) ---- */
+
+typedef struct qz_solve_args {
+    const qz_backend *backend;
+    qz_tensor weight; /* (N, K) F32; not changed */
+    const qz_stats *stats;
+    qz_scheme scheme;
+    const qz_range *range;
+    qz_options range_options, solver_options;
+} qz_solve_args;
+
+typedef struct qz_solver {
+    qz_plugin plugin;
+    unsigned needs;
+    qz_status (*solve)(qz_qtensor *out, const qz_solve_args *args, qz_arena *arena);
+} qz_solver;
+
+const qz_plugins *qz_solvers(void);
+const qz_solver *qz_solver_at(size_t i);
+
+/* tr((W - Q) G (W - Q)^T) and tr(W G W^T), exact over all rows; `q` NULL: loss of rounding nothing (0). */
+QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_backend *backend, const qz_tensor *weight,
+                                      const qz_qtensor *q, const qz_stats *stats, qz_arena *scratch);
+
+/* ---- AWQ's scale search in Gram form (scale_search.c) ---- */
+
+/* Lin et al. 2023, eq. 4-5: the s (K) that minimizes sum over the weights of |Q(W s) (x / s) - W x|^2, that is
+ * tr(D G D^T) with D = Q(W s) / s - W; s = mean|x|^r (and, with weight_means, mean|x|^r / wm^(1-r)), r on a grid,
+ * normalized by sqrt(max min). Candidates are compared coarsely on a seeded subset of rows and a sketch of G, then the
+ * winner and s = 1 exactly; the identity is kept when it is not worse. */
+typedef struct qz_search_args {
+    const qz_backend *backend;
+    const qz_tensor *weight;    /* [weights] matrices (N_i, K) that share the input */
+    int weights;
+    const qz_stats *stats;
+    qz_scheme scheme;
+    int grid;                   /* r = i / grid, i = 0 .. grid - 1 */
+    bool weight_means;
+    int64_t tie_heads, tie_groups, tie_size; /* K = tie_heads * tie_size; heads h and h' with h / (tie_heads / tie_groups)
+                                              * equal share s[d]; tie_groups = 0: every channel is free */
+    uint64_t seed;
+} qz_search_args;
+
+typedef struct qz_search_result {
+    float *scale;               /* (K), from the caller */
+    double loss, identity_loss; /* exact, over all rows */
+    double energy;              /* tr(W G W^T) */
+    double exponent;            /* r of the winner */
+    bool used_weight_means, kept_identity;
+} qz_search_result;
+
+QZ_NODISCARD qz_status qz_scale_search(qz_search_result *result, const qz_search_args *args, qz_arena *scratch);
+
+#endif

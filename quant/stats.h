@@ -1,0 +1,38 @@
+/* What calibration knows about one linear input: one record serves every transform, range and solver.
+ *
+ * gram = sum over tokens of x x^T, lower triangle; the squared output error of a weight error D (N, K) is
+ * tr(D gram D^T). The record can be re-expressed after a fold (x -> x / s) without seeing the data again. */
+#ifndef QZ_QUANT_STATS_H
+#define QZ_QUANT_STATS_H
+
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "kernels/kernels.h"
+
+typedef struct qz_stats {
+    int64_t k;        /* channels */
+    int64_t tokens;
+    float *gram;      /* (K, K) lower triangle; the upper is zero until qz_stats_finish mirrors it */
+    float *absmax;    /* (K) */
+    double *abssum;   /* (K) mean |x| = abssum / tokens */
+    float *reservoir; /* (R, K) a seeded uniform sample of token rows (Vitter 1985, algorithm R); NULL: not kept */
+    int64_t reservoir_rows, reservoir_capacity;
+    qz_rng rng;
+} qz_stats;
+
+/* Zeroed, from `arena`; capacity 0: no reservoir. */
+QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream,
+                                    qz_arena *arena);
+/* Adds the rows of x (T, K). */
+QZ_NODISCARD qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x);
+/* Mirrors the lower triangle into the upper. Non-finite statistics are QZ_NUMERIC naming the channel. */
+QZ_NODISCARD qz_status qz_stats_finish(qz_stats *s);
+/* The statistics of x / s: divides gram by s s^T, the rest by s. */
+void qz_stats_rescale(qz_stats *s, const float *scale /* (K) */);
+/* Bytes that qz_stats_new takes. */
+uint64_t qz_stats_bytes(int64_t k, int64_t reservoir_capacity);
+
+#endif

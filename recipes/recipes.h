@@ -1,0 +1,98 @@
+/* A recipe: JSON text -> a checked value. One type for all programs, "version": 1.
+ *
+ * The shape is a table (recipe_fields.c): key, type, range, default, help. From it come the check, the JSON schema and
+ * docs/recipes.md's reference. Plug-ins are named by strings, or by objects {"method": name, option: value, ...}; which
+ * ones exist is told by the program's catalog, so this folder knows none.
+ *
+ *     qz_recipe *r;
+ *     QZ_TRY(qz_recipe_read(&r, "recipes/awq-llama.json", &catalog, overrides, n, arena));
+ *
+ * Errors carry the JSON path, the value found, what is allowed, and the nearest known key:
+ *     recipes/a.json: weights.groop: unknown key; did you mean "group"? */
+#ifndef QZ_RECIPES_RECIPES_H
+#define QZ_RECIPES_RECIPES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/plugin.h"
+#include "base/status.h"
+#include "numeric/format.h"
+
+enum { QZ_RECIPE_TRANSFORMS = 8, QZ_RECIPE_PATTERNS = 64 };
+
+typedef struct qz_recipe_catalog {
+    const qz_plugins *transforms, *ranges, *solvers, *containers, *backends;
+} qz_recipe_catalog;
+
+/* A plug-in chosen by name, with its options. */
+typedef struct qz_choice {
+    const char *name;
+    int index; /* in the catalog's list */
+    qz_options options;
+} qz_choice;
+
+typedef struct qz_patterns {
+    const char *pattern[QZ_RECIPE_PATTERNS]; /* exact module name, last component ("lm_head"), or glob with * */
+    int count;
+} qz_patterns;
+
+typedef struct qz_recipe {
+    int version;
+    const char *model, *output;
+    const char *backend; /* "auto" or a name */
+    struct {
+        const char *data, *field;
+        int64_t samples, sequence_length;
+        uint64_t seed;
+        bool shuffle;
+        qz_dtype activations;    /* of the residual stream kept between layers: F32 or BF16 */
+    } calibration;
+    qz_choice transform[QZ_RECIPE_TRANSFORMS];
+    int transforms;
+    struct {
+        qz_format format;
+        int64_t group;           /* 0: one scale a row ("channel"); > 0: inputs that share a scale */
+        bool symmetric;
+        qz_choice range, solver;
+        qz_patterns skip;
+    } weights;
+    struct {
+        qz_choice container;
+        qz_dtype dtype;          /* of what is not quantized; QZ_DTYPE_COUNT: "auto", as the container prefers */
+        uint64_t shard_bytes;
+        qz_patterns pass_through; /* tensors that the family does not know, copied as they are */
+    } output_as;                 /* "export" in the file */
+    struct {
+        bool wanted;             /* an "evaluate" object was given */
+        const char *data, *field;
+        int64_t windows;         /* at most; 0: all */
+        int64_t sequence_length;
+        double accept_perplexity_ratio; /* 0: not asked */
+    } evaluate;
+    char hash[33];               /* of the recipe after overrides, in canonical form */
+    const char *text;            /* that canonical form, for report.json */
+} qz_recipe;
+
+/* "path=value" with a dotted path ("weights.group=64", "transforms.0.grid=40"); value is JSON, or a bare string. */
+typedef struct qz_override {
+    const char *path, *value;
+    const char *origin; /* for messages: "--model", "--set weights.group=64" */
+} qz_override;
+
+QZ_NODISCARD qz_status qz_recipe_read(qz_recipe **out, const char *path, const qz_recipe_catalog *catalog,
+                                      const qz_override *overrides, int count, qz_arena *arena);
+/* From text; `name` appears in messages. */
+QZ_NODISCARD qz_status qz_recipe_parse(qz_recipe **out, const char *text, size_t size, const char *name,
+                                       const qz_recipe_catalog *catalog, const qz_override *overrides, int count,
+                                       qz_arena *arena);
+/* The scheme that `weights` describes; scale_type is what the container stores. */
+qz_scheme qz_recipe_scheme(const qz_recipe *r, qz_dtype scale_type);
+bool qz_patterns_match(const qz_patterns *p, const char *module);
+/* recipes/recipe.schema.json (JSON Schema draft 2020-12), in `arena`. */
+QZ_NODISCARD qz_status qz_recipe_schema(char **out, const qz_recipe_catalog *catalog, qz_arena *arena);
+/* The reference table of docs/recipes.md (Markdown), in `arena`. */
+QZ_NODISCARD qz_status qz_recipe_reference(char **out, const qz_recipe_catalog *catalog, qz_arena *arena);
+
+#endif
