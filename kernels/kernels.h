@@ -51,7 +51,8 @@ QZ_NODISCARD qz_status qz_backend_find(const qz_backend **out, const char *name)
 /* The fastest that is available here. */
 const qz_backend *qz_backend_best(void);
 
-/* GFLOP/s of the backend's fp32 matrix product on this machine, measured for about `seconds`; for plans and benchmarks. */
+/* GFLOP/s of the backend's fp32 matrix product on this machine, measured for about `seconds`; for plans and benchmarks.
+ */
 QZ_NODISCARD qz_status qz_backend_measure(const qz_backend *backend, double seconds, double *gflops);
 
 #endif

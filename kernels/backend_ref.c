@@ -1,0 +1,33 @@
+/* The backend `ref`: every operation, plain, and the oracle that the others are tested against. */
+#include "kernels/tables.h"
+
+static bool available(void)
+{
+    return true;
+}
+
+static const char *describe(void)
+{
+    return "plain loops, sums in double";
+}
+
+static const char *warning(void)
+{
+    return NULL;
+}
+
+const qz_backend qz_backend_ref = {
+    .plugin = {"ref", "plain loops on one thread: slow, complete, the oracle of the tests", "", NULL},
+    .available = available,
+    .device = QZ_HOST,
+    .memory_new = qz_host_memory_new,
+    .memory_free = qz_host_memory_free,
+    .to_device = qz_host_copy,
+    .to_host = qz_host_copy,
+    .synchronize = qz_host_synchronize,
+    .describe = describe,
+    .warning = warning,
+#define QZ_OP(name, args) .name = qz_ref_##name,
+#include "kernels/ops.def"
+#undef QZ_OP
+};
