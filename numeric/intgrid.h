@@ -6,9 +6,8 @@
  *     grid    scale, zero from the range                                   qz_grid_of
  *     codes   rint(w / scale) + zero, clamped                              qz_grid_encode
  * The scale is rounded to the type it will be stored in before the zero and any code is chosen.
- * Definitions for the corners: an all-zero piece has scale 2^-23 (or the smallest normal number of a stored type that
- * cannot hold it) and codes equal to the zero; -0 is 0; a scale that underflows its stored type becomes that type's
- * smallest normal number. NaN and infinities never come here (weights are checked when they are read). */
+ * Definitions for the corners: those of the scale are in scale.h; an all-zero piece has codes equal to the zero; -0 is
+ * 0. NaN and infinities never come here (weights are checked when they are read). */
 #ifndef QZ_NUMERIC_INTGRID_H
 #define QZ_NUMERIC_INTGRID_H
 
@@ -16,13 +15,16 @@
 
 #include "base/hd.h"
 #include "numeric/format.h"
-#include "numeric/minifloat.h"
+#include "numeric/scale.h"
 
 typedef struct qz_grid {
     float scale;
     int zero; /* a code; 2^(bits-1) when symmetric */
     int top;  /* largest code, 2^bits - 1 */
 } qz_grid;
+
+/* Smallest and largest of 0 and the values, neither of them -0. */
+QZ_HD void qz_range_of(float *lo, float *hi, const float *w, int64_t count);
 
 /* Symmetric: scale = 2 max(-lo, hi) / top. Asymmetric: scale = (hi - lo) / top, zero = clamp(rint(-lo / scale)).
  * `lo` <= 0 <= `hi` (AutoAWQ lets a range leave out 0; ours always contains it). */
@@ -44,22 +46,28 @@ QZ_HD float qz_clamp(float x, float low, float high)
     return y > high ? high : y;
 }
 
-/* The nearest number of the type that a scale is stored in; overflow gives infinity, underflow 0. */
-QZ_HD float qz_scale_store(float scale, qz_dtype type)
+QZ_HD void qz_range_of(float *lo, float *hi, const float *w, int64_t count)
 {
-    if (type == QZ_F16) return qz_f16_decode(qz_f16_encode(scale));
-    if (type == QZ_BF16) return qz_bf16_decode(qz_bf16_encode(scale));
-    return scale;
-}
-
-/* The scale as stored: `positive` says that the piece is not all zero. */
-QZ_HD float qz_scale_round(float scale, int positive, qz_dtype type)
-{
-    const float least = type == QZ_F16 ? 6.103515625e-05f : 1.17549435e-38f;
-    const float most = type == QZ_F16 ? 65504.0f : type == QZ_BF16 ? 3.38953139e38f : 3.40282347e38f;
-    const float stored = qz_scale_store(positive ? scale : 1.1920928955078125e-07f, type);
-    if (stored == 0.0f) return least;
-    return stored > most ? most : stored;
+    enum { LANES = 16 }; /* independent minima, so that the loop vectorizes */
+    float low[LANES] = {0}, high[LANES] = {0};
+    const int64_t whole = count - count % LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            const float x = w[i + j];
+            low[j] = x < low[j] ? x : low[j];
+            high[j] = x > high[j] ? x : high[j];
+        }
+    }
+    for (int64_t i = whole; i < count; i++) {
+        low[0] = w[i] < low[0] ? w[i] : low[0];
+        high[0] = w[i] > high[0] ? w[i] : high[0];
+    }
+    for (int j = 1; j < LANES; j++) {
+        low[0] = low[j] < low[0] ? low[j] : low[0];
+        high[0] = high[j] > high[0] ? high[j] : high[0];
+    }
+    *lo = low[0];
+    *hi = high[0];
 }
 
 QZ_HD int qz_grid_zero(float lo, float scale, int top, qz_zero_rule rule)

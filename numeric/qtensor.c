@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
-#include "numeric/minifloat.h"
 #include "numeric/tensor.h"
 
 static bool has_zeros(const qz_scheme *s)
@@ -35,11 +35,8 @@ static void decode_run(float *out, const uint8_t *codes, int64_t count, const qz
     if (f->kind == QZ_KIND_INTEGER) {
         const qz_grid g = {scale, q->zeros ? q->zeros[piece] : 1 << (f->bits - 1), (1 << f->bits) - 1};
         for (int64_t i = 0; i < count; i++) out[i] = qz_grid_decode(codes[i], g);
-    } else if (q->scheme.format == QZ_FORMAT_FP8_E4M3) {
-        for (int64_t i = 0; i < count; i++) out[i] = qz_e4m3_decode(codes[i]) * scale;
     } else {
-        assert(q->scheme.format == QZ_FORMAT_FP8_E5M2);
-        for (int64_t i = 0; i < count; i++) out[i] = qz_e5m2_decode(codes[i]) * scale;
+        for (int64_t i = 0; i < count; i++) out[i] = qz_float_decode(codes[i], scale, q->scheme.format);
     }
 }
 

@@ -41,18 +41,19 @@ float *qz_f32(const qz_tensor *x);
  * of piece (n / piece_rows, g(k)), where g(k) = permutation ? permutation[k] : k / piece_cols. One fp32 product. */
 typedef struct qz_qtensor {
     qz_scheme scheme;
-    int64_t rows, cols;         /* N outputs, K inputs */
-    uint8_t *codes;             /* (N, K) one code a byte */
-    float *scales;              /* (SN, SK) each exactly a number of scheme.scale_type */
-    uint8_t *zeros;             /* (SN, SK) codes of zero; NULL when symmetric or floating */
-    int32_t *permutation;       /* (K) group of each input (GPTQ's g_idx); NULL: k / piece_cols */
-    float *second_scales;       /* double quantization, K-quants, NVFP4: later formats; NULL */
-    float *minima;              /* K-quants; NULL */
-    float *codebook;            /* AQLM, NF4; NULL */
+    int64_t rows, cols;   /* N outputs, K inputs */
+    uint8_t *codes;       /* (N, K) one code a byte */
+    float *scales;        /* (SN, SK) each exactly a number of scheme.scale_type */
+    uint8_t *zeros;       /* (SN, SK) codes of zero; NULL when symmetric or floating */
+    int32_t *permutation; /* (K) group of each input (GPTQ's g_idx); NULL: k / piece_cols */
+    float *second_scales; /* double quantization, K-quants, NVFP4: later formats; NULL */
+    float *minima;        /* K-quants; NULL */
+    float *codebook;      /* AQLM, NF4; NULL */
 } qz_qtensor;
 
 /* Codes, scales and (when asymmetric integers) zeros for an (n, k) matrix, uninitialised, from `arena`. */
-QZ_NODISCARD qz_status qz_qtensor_alloc(qz_qtensor *out, const qz_scheme *scheme, int64_t n, int64_t k, qz_arena *arena);
+QZ_NODISCARD qz_status qz_qtensor_alloc(qz_qtensor *out, const qz_scheme *scheme, int64_t n, int64_t k,
+                                        qz_arena *arena);
 /* Rows [first, first + count) as fp32 into out (count, K). */
 void qz_qtensor_dequantize(float *out, const qz_qtensor *q, int64_t first, int64_t count);
 /* Codes, scales and zeros are the same, and so are the schemes as far as values go. On a difference says where. */
