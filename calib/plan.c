@@ -1,1 +1,148 @@
-#include "calib/calib.h"
+/* What a run will take, before it takes it: memory by tier, disk, time. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "calib/gather.h"
+#include "calib/run.h"
+
+/* Beside the named tiers: code, libraries, thread stacks, BLAS buffers. */
+#define FIXED_BYTES ((uint64_t)100 << 20)
+/* What the bound of the project allows beyond layer, statistics and activations. */
+#define SLACK_BYTES ((uint64_t)200 * 1000 * 1000)
+
+static void tier(qz_plan *p, const char *name, uint64_t bytes)
+{
+    p->memory[p->rows++] = (qz_plan_row){name, bytes};
+    p->memory_bytes += bytes;
+}
+
+static uint64_t stats_bytes(const qz_model *m)
+{
+    uint64_t sum = 0;
+    for (int s = 0; s < QZ_STAGES; s++) sum += qz_stats_bytes(qz_model_stage_width(m, (qz_stage)s), QZ_RUN_RESERVOIR);
+    return sum;
+}
+
+/* The widest linear's codes, words for the container, and tiles of the search. */
+static uint64_t solve_bytes(const qz_model *m)
+{
+    uint64_t most = 0;
+    for (int role = 0; role < QZ_ROLES; role++) {
+        int64_t n, k;
+        qz_model_linear_shape(m, (qz_role)role, &n, &k);
+        if ((uint64_t)(n * k) > most) most = (uint64_t)(n * k);
+    }
+    return 2 * most + ((uint64_t)64 << 20);
+}
+
+static uint64_t widest_stage(const qz_model *m)
+{
+    int64_t most = 0;
+    for (int s = 0; s < QZ_STAGES; s++)
+        if (qz_model_stage_width(m, (qz_stage)s) > most) most = qz_model_stage_width(m, (qz_stage)s);
+    return (uint64_t)most;
+}
+
+/* MemAvailable of /proc/meminfo; 0 when it cannot be read. */
+static uint64_t memory_available(void)
+{
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    fclose(f);
+    return kib << 10;
+}
+
+static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
+{
+    const qz_model_config *c = qz_model_config_of(m);
+    int64_t tokens = r->calibration.samples * r->calibration.sequence_length;
+    uint64_t stream = qz_stream_bytes(c, r->calibration.samples, r->calibration.sequence_length, r->calibration.activations);
+    uint64_t element = (uint64_t)qz_dtype_bits(r->calibration.activations) / 8;
+    tier(p, "one layer's weights, fp32", qz_model_layer_bytes(m));
+    tier(p, "its statistics", stats_bytes(m));
+    tier(p, "residual stream of all samples", stream);
+    tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
+    tier(p, "codes and search", solve_bytes(m));
+    tier(p, "program and libraries", FIXED_BYTES);
+    p->bound_bytes = qz_model_layer_bytes(m) + stats_bytes(m) + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
+    p->memory_available = memory_available();
+}
+
+/* Bytes that the checkpoint will have, and bits per quantized weight. */
+static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
+{
+    const qz_ckpt *source = qz_model_ckpt(m);
+    double bits = 0, weights = 0, linear_weights = 0;
+    for (size_t i = 0; i < e->linears; i++) {
+        const qz_export_linear *l = &e->linear[i];
+        double count = (double)l->n * (double)l->k;
+        linear_weights += count;
+        if (!l->quantized) continue;
+        weights += count;
+        bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
+    }
+    double elements = 0;
+    for (size_t i = 0; i < qz_ckpt_count(source); i++) elements += (double)qz_tensor_count(&qz_ckpt_at(source, i)->view);
+    double plain = elements - weights;
+    p->bits_per_weight = weights > 0 ? bits / weights : 0;
+    p->source_bytes = qz_ckpt_bytes(source);
+    p->disk_bytes = (uint64_t)((bits + plain * qz_dtype_bits(e->plain_type)) / 8);
+}
+
+/* Floating-point operations of the run. What counts: two forwards (the last linear of the first and the last layer of
+ * the second left out), the Gram matrices, the search (two exact scores each), and the evaluations. */
+static double count_flops(const qz_recipe *r, const qz_model *m)
+{
+    const qz_model_config *c = qz_model_config_of(m);
+    double tokens = (double)(r->calibration.samples * r->calibration.sequence_length), look = 0, all = 0, gram = 0, search = 0;
+    for (int role = 0; role < QZ_ROLES; role++) {
+        int64_t n, k;
+        qz_model_linear_shape(m, (qz_role)role, &n, &k);
+        double weights = (double)n * (double)k;
+        all += 2 * tokens * weights;
+        if (role != QZ_ROLE_DOWN) look += 2 * tokens * weights;
+        search += 2 * weights * (double)k;
+    }
+    for (int s = 0; s < QZ_STAGES; s++) {
+        double k = (double)qz_model_stage_width(m, (qz_stage)s);
+        gram += tokens * k * k;
+    }
+    double attention = 2 * tokens * (double)(r->calibration.sequence_length * c->heads * c->head_dim);
+    double layers = (double)c->layers, flops = layers * (look + attention + gram + search) + (layers - 1) * (all + attention);
+    if (r->evaluate.wanted) {
+        double windows = r->evaluate.windows ? (double)r->evaluate.windows : 64, scored = windows * (double)r->evaluate.sequence_length;
+        double forward = layers * (all + attention) / tokens + 2 * (double)(c->vocabulary * c->hidden);
+        flops += 2 * scored * forward;
+    }
+    return flops;
+}
+
+static qz_status judge(const qz_plan *p, const qz_recipe *r)
+{
+    if (p->memory_available && p->memory_bytes > p->memory_available)
+        return QZ_FAIL(QZ_MEMORY,
+                       "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
+                       "set calibration.activations to \"bf16\"",
+                       (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
+    if (p->disk_free && p->disk_bytes > p->disk_free)
+        return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output", r->output,
+                       (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
+    return QZ_OK;
+}
+
+qz_status qz_calib_plan(qz_plan *out, const qz_recipe *recipe, const qz_model *model, const qz_export_plan *export_plan,
+                        double gflops)
+{
+    memset(out, 0, sizeof *out);
+    plan_memory(out, recipe, model);
+    plan_disk(out, model, export_plan);
+    out->flops = count_flops(recipe, model);
+    out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
+    QZ_TRY(qz_disk_free(recipe->output, &out->disk_free));
+    return judge(out, recipe);
+}

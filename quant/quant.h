@@ -21,6 +21,8 @@ enum { QZ_NEED_NOTHING = 0, QZ_NEED_GRAM = 1, QZ_NEED_ABSMAX = 2, QZ_NEED_ABSMEA
 typedef struct qz_range {
     qz_plugin plugin;
     unsigned needs;
+    /* What takes its place for linears whose outputs meet in a product (q and k); NULL: itself. */
+    const struct qz_range *for_products;
     /* Fills out->scales and out->zeros (allocated) for weight (N, K). stats is NULL when `needs` is 0. */
     qz_status (*choose)(qz_qtensor *out, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
                         const qz_options *options);

@@ -1,0 +1,54 @@
+/* Recipe + model -> what the checkpoint will contain: each linear with its scheme, or plain. */
+#include <string.h>
+
+#include "calib/calib.h"
+
+/* Linears of one stage share an input and are fused by servers. */
+static int fused_number(qz_role role)
+{
+    qz_stage stage = qz_role_stage(role);
+    return stage == QZ_STAGE_QKV || stage == QZ_STAGE_GATE_UP ? (int)stage : -1;
+}
+
+static qz_dtype plain_type_of(const qz_recipe *recipe, const qz_container *container, const qz_model *model)
+{
+    if (recipe->output_as.dtype != QZ_DTYPE_COUNT) return recipe->output_as.dtype;
+    if (container->preferred_plain_type != QZ_DTYPE_COUNT) return container->preferred_plain_type;
+    return qz_model_config_of(model)->stored;
+}
+
+static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_model *model, int layer, qz_role role,
+                        const qz_scheme *scheme)
+{
+    memset(l, 0, sizeof *l);
+    l->module = qz_model_linear_name(model, layer, role);
+    qz_model_linear_shape(model, role, &l->n, &l->k);
+    l->has_bias = qz_model_linear_has_bias(model, role);
+    l->quantized = !qz_patterns_match(&recipe->weights.skip, l->module);
+    l->scheme = *scheme;
+    l->fused = fused_number(role);
+    l->layer = layer;
+}
+
+qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model, qz_arena *arena)
+{
+    const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
+    const qz_model_config *config = qz_model_config_of(model);
+    size_t count = (size_t)config->layers * QZ_ROLES;
+    qz_export_linear *linear = qz_arena_array(arena, qz_export_linear, count);
+    if (!linear) return qz_arena_failed(arena);
+
+    if (!qz_patterns_match(&recipe->weights.skip, "lm_head"))
+        return QZ_FAIL(QZ_ARG, "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
+    qz_dtype plain = plain_type_of(recipe, container, model);
+    qz_scheme scheme = qz_recipe_scheme(recipe, plain);
+    for (int64_t i = 0; i < config->layers; i++)
+        for (int role = 0; role < QZ_ROLES; role++)
+            fill_linear(&linear[i * QZ_ROLES + role], recipe, model, (int)i, (qz_role)role, &scheme);
+    *out = (qz_export_plan){.linear = linear, .linears = count, .plain_type = plain};
+    if (!container->can_express)
+        return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);
+    if (container->can_express(out) != QZ_OK)
+        return qz_error_context(QZ_ARG, "container \"%s\" cannot hold this", container->plugin.name);
+    return QZ_OK;
+}

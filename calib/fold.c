@@ -1,0 +1,60 @@
+/* See fold.h. The products are plain fp32: the weights are working copies that have not been quantized yet. */
+#include "calib/fold.h"
+
+#include <math.h>
+
+#include "base/parallel.h"
+#include "numeric/minifloat.h"
+
+static float round_to(float x, qz_dtype type)
+{
+    uint16_t half;
+    if (type == QZ_F32) return x;
+    if (type == QZ_F16) {
+        half = qz_f16_encode(x);
+        return qz_f16_decode(half);
+    }
+    half = qz_bf16_encode(x);
+    return qz_bf16_decode(half);
+}
+
+static void scale_columns(const qz_tensor *w, const float *scale)
+{
+    int64_t n = w->shape[0], k = w->shape[1];
+    float *data = qz_f32(w);
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < k; j++) data[i * k + j] *= scale[j];
+}
+
+void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dtype plain_type)
+{
+    float *w = qz_f32(&layer->norm[norm]);
+    for (int64_t i = 0; i < layer->norm[norm].shape[0]; i++) {
+        float before = w[i], stored = round_to(before / scale[i], plain_type);
+        if (before == 0.0f || stored == 0.0f || !isfinite(stored)) {
+            scale[i] = 1.0f;
+            continue;
+        }
+        scale[i] = before / stored;
+        w[i] = stored;
+    }
+    for (int role = 0; role < QZ_ROLES; role++)
+        if (qz_role_stage((qz_role)role) == stage) scale_columns(&layer->linear[role].weight, scale);
+}
+
+void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads, int64_t groups,
+                    int64_t size)
+{
+    const qz_tensor *w = &layer->linear[producer].weight;
+    const qz_tensor *bias = &layer->linear[producer].bias;
+    int64_t k = w->shape[1], shared = heads / groups;
+    float *data = qz_f32(w);
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t row = 0; row < groups * size; row++) {
+        float s = scale[(row / size) * shared * size + row % size];
+        for (int64_t j = 0; j < k; j++) data[row * k + j] /= s;
+        if (bias->data) qz_f32(bias)[row] /= s;
+    }
+    scale_columns(&layer->linear[consumer].weight, scale);
+}

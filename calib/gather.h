@@ -1,0 +1,17 @@
+/* Running one layer over the whole stream: to look (gather) or to move on (advance). Private to calib/. */
+#ifndef QZ_CALIB_GATHER_H
+#define QZ_CALIB_GATHER_H
+
+#include "calib/stream.h"
+
+/* Runs the layer with its present weights up to the input of its last linear and adds to the statistics of each
+ * stage; the stream stays as it is. `peak` is raised to the largest |activation| seen. Non-finite activations are
+ * QZ_NUMERIC naming layer and token. */
+QZ_NODISCARD qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, const qz_layer *layer,
+                                 qz_progress *progress, qz_arena *scratch);
+/* Runs the layer and replaces the stream by its output. */
+QZ_NODISCARD qz_status qz_advance(const qz_stream *s, const qz_layer *layer, qz_progress *progress, qz_arena *scratch);
+/* Bytes of scratch that either takes. */
+uint64_t qz_gather_bytes(const qz_model *m, int64_t length);
+
+#endif

@@ -1,0 +1,38 @@
+/* See layer_error.h. A few hundred rows suffice for two digits, and cost little beside the forward. */
+#include "calib/layer_error.h"
+
+enum { ROWS = 256, TILE = 1024 };
+
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    return sum;
+}
+
+qz_status qz_layer_error(double *error, const qz_backend *backend, const qz_tensor *weight, const qz_qtensor *q,
+                         const qz_stats *stats, qz_arena *scratch)
+{
+    int64_t rows = stats->reservoir_rows < ROWS ? stats->reservoir_rows : ROWS, k = q->cols;
+    double difference = 0, energy = 0;
+    *error = 0;
+    if (!rows) return QZ_OK;
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *tile = qz_arena_array(scratch, float, (size_t)(TILE * k)), *out = qz_arena_array(scratch, float, (size_t)(rows * TILE));
+    if (!tile || !out) return qz_arena_failed(scratch);
+    qz_tensor x = qz_tensor_2d(stats->reservoir, QZ_F32, rows, k);
+    for (int64_t first = 0; first < q->rows; first += TILE) {
+        int64_t n = q->rows - first < TILE ? q->rows - first : TILE;
+        qz_tensor y = qz_tensor_2d(out, QZ_F32, rows, n), w = qz_tensor_rows(weight, first, n);
+        qz_tensor d = qz_tensor_2d(tile, QZ_F32, n, k);
+        QZ_TRY(qz_op_linear(backend, &y, &x, &w, NULL, false));
+        energy += sum_of_squares(out, rows * n);
+        qz_qtensor_dequantize(tile, q, first, n);
+        for (int64_t i = 0; i < n * k; i++) tile[i] -= qz_f32(&w)[i];
+        QZ_TRY(qz_op_linear(backend, &y, &x, &d, NULL, false));
+        difference += sum_of_squares(out, rows * n);
+    }
+    qz_arena_restore(scratch, mark);
+    *error = energy > 0 ? difference / energy : 0;
+    return QZ_OK;
+}

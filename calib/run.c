@@ -1,0 +1,194 @@
+/* The main loop: one layer at a time, look, transform, quantize, write, move on. See calib.h for the order and why. */
+#include <stdio.h>
+
+#include "calib/gather.h"
+#include "calib/layer_error.h"
+#include "calib/run.h"
+#include "calib/writer.h"
+
+
+typedef struct run {
+    const qz_calib_args *args;
+    const qz_recipe *recipe;
+    const qz_model *model;
+    qz_writer *writer;
+    qz_stream stream;
+    float peak;      /* largest |activation| */
+    qz_arena *data;  /* the stream: lives as long as the run */
+    qz_arena *layer; /* weights, statistics and codes of one layer */
+    qz_arena *scratch;
+} run;
+
+static const qz_export_linear *plan_of(const run *r, int layer)
+{
+    return r->args->plan->linear + (size_t)layer * QZ_ROLES;
+}
+
+static qz_status stats_new(const run *r, int layer, qz_stats stats[QZ_STAGES])
+{
+    for (int s = 0; s < QZ_STAGES; s++)
+        QZ_TRY(qz_stats_new(&stats[s], qz_model_stage_width(r->model, (qz_stage)s), QZ_RUN_RESERVOIR,
+                            r->recipe->calibration.seed, (uint64_t)layer * QZ_STAGES + (uint64_t)s, r->layer));
+    return QZ_OK;
+}
+
+/* Biases are used as they will be stored. */
+static qz_status round_biases(const run *r, const qz_layer *layer)
+{
+    qz_dtype type = r->args->plan->plain_type;
+    for (int role = 0; role < QZ_ROLES; role++) {
+        const qz_tensor *bias = &layer->linear[role].bias;
+        if (!bias->data || type == QZ_F32) continue;
+        qz_arena_mark mark = qz_arena_save(r->scratch);
+        uint16_t *stored = qz_arena_array(r->scratch, uint16_t, (size_t)bias->shape[0]);
+        if (!stored) return qz_arena_failed(r->scratch);
+        QZ_TRY(qz_convert(stored, type, bias->data, QZ_F32, bias->shape[0]));
+        QZ_TRY(qz_convert(bias->data, QZ_F32, stored, type, bias->shape[0]));
+        qz_arena_restore(r->scratch, mark);
+    }
+    return QZ_OK;
+}
+
+static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAGES])
+{
+    qz_scheme scheme[QZ_ROLES];
+    bool quantized[QZ_ROLES];
+    for (int role = 0; role < QZ_ROLES; role++) {
+        scheme[role] = plan_of(r, layer->index)[role].scheme;
+        quantized[role] = plan_of(r, layer->index)[role].quantized;
+    }
+    for (int i = 0; i < r->recipe->transforms; i++) {
+        const qz_choice *choice = &r->recipe->transform[i];
+        qz_transform_args args = {
+            .model = r->model,
+            .layer = layer,
+            .stats = stats,
+            .scheme = scheme,
+            .quantized = quantized,
+            .plain_type = r->args->plan->plain_type,
+            .options = &choice->options,
+            .report = r->args->report,
+            .seed = r->recipe->calibration.seed,
+        };
+        QZ_TRY(qz_transform_at((size_t)choice->index)->apply(&args, r->scratch));
+    }
+    return round_biases(r, layer);
+}
+
+/* Chooses codes, writes them, and leaves the dequantized values in the linear's weight for the layers that follow. */
+static qz_status quantize(const run *r, const qz_linear *linear, const qz_export_linear *l, const qz_stats *stats)
+{
+    const qz_recipe *recipe = r->recipe;
+    const qz_range *range = qz_range_at((size_t)recipe->weights.range.index);
+    qz_solve_args args = {
+        .backend = qz_model_backend(r->model),
+        .weight = linear->weight,
+        .stats = stats,
+        .scheme = l->scheme,
+        .range = range,
+        .range_options = recipe->weights.range.options,
+        .solver_options = recipe->weights.solver.options,
+    };
+    /* The published AWQ leaves q and k out of the clip search: their outputs meet in a product of two, where a clipped
+     * outlier costs more than the error of either output says. */
+    if (linear->role == QZ_ROLE_Q || linear->role == QZ_ROLE_K) args.range = range->for_products ? range->for_products : range;
+    if (args.range != range) args.range_options = qz_options_default(args.range->plugin.options);
+    qz_qtensor q;
+    double error;
+    QZ_TRY_CTX(qz_solver_at((size_t)recipe->weights.solver.index)->solve(&q, &args, r->scratch), "%s", l->module);
+    QZ_TRY(qz_layer_error(&error, args.backend, &linear->weight, &q, stats, r->scratch));
+    qz_report_add(r->args->report, "linear", l->module, "relative_output_error", error, "");
+    QZ_TRY(qz_writer_linear(r->writer, l, linear, &q, r->scratch));
+    qz_qtensor_dequantize(qz_f32(&linear->weight), &q, 0, l->n);
+    return QZ_OK;
+}
+
+static qz_status quantize_layer(const run *r, qz_layer *layer, qz_stats stats[QZ_STAGES])
+{
+    for (int role = 0; role < QZ_ROLES; role++) {
+        const qz_export_linear *l = &plan_of(r, layer->index)[role];
+        const qz_linear *linear = &layer->linear[role];
+        qz_arena_mark mark = qz_arena_save(r->scratch);
+        if (l->quantized)
+            QZ_TRY(quantize(r, linear, l, &stats[qz_role_stage((qz_role)role)]));
+        else
+            QZ_TRY(qz_writer_linear(r->writer, l, linear, NULL, r->scratch));
+        qz_arena_restore(r->scratch, mark);
+        QZ_TRY(qz_progress_step(r->args->progress, 1, l->module));
+    }
+    for (int i = 0; i < 2; i++)
+        QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
+    return QZ_OK;
+}
+
+static qz_status run_layer(run *r, int index)
+{
+    qz_layer layer;
+    qz_stats stats[QZ_STAGES];
+    qz_progress *progress = r->args->progress;
+    int64_t layers = qz_model_config_of(r->model)->layers;
+    char phase[64];
+    QZ_TRY(qz_model_layer(r->model, index, &layer, r->layer));
+    QZ_TRY(stats_new(r, index, stats));
+
+    qz_progress_begin(progress, "calibrate", (uint64_t)r->stream.windows);
+    snprintf(phase, sizeof phase, "layer %d of %lld", index + 1, (long long)layers);
+    QZ_TRY(qz_progress_step(progress, 0, phase));
+    QZ_TRY(qz_gather(stats, &r->peak, &r->stream, &layer, progress, r->scratch));
+    qz_progress_end(progress);
+
+    qz_progress_begin(progress, "transform", 1);
+    QZ_TRY(transform(r, &layer, stats));
+    qz_progress_end(progress);
+
+    qz_progress_begin(progress, "quantize", QZ_ROLES);
+    QZ_TRY(quantize_layer(r, &layer, stats));
+    qz_progress_end(progress);
+
+    if (index + 1 < layers) { /* nobody reads the output of the last layer */
+        qz_progress_begin(progress, "propagate", (uint64_t)r->stream.windows);
+        QZ_TRY(qz_advance(&r->stream, &layer, progress, r->scratch));
+        qz_progress_end(progress);
+    }
+    qz_arena_reset(r->layer);
+    return QZ_OK;
+}
+
+/* float16 ends at 65504; servers run in it when config.json says so. */
+static void warn_of_range(const run *r)
+{
+    qz_report_add(r->args->report, "calibration", "", "largest_activation", r->peak, "");
+    if (r->args->plan->plain_type == QZ_F16 && r->peak > 65504.0f / 4)
+        qz_report_note(r->args->report, QZ_WARN,
+                       "activations reach %.0f, near float16's limit of 65504: a server that runs this checkpoint in float16 "
+                       "may overflow; consider export.dtype \"bfloat16\"",
+                       r->peak);
+}
+
+static qz_status run_all(run *r)
+{
+    const qz_calib_args *a = r->args;
+    QZ_TRY(qz_arena_new(&r->data, "stream"));
+    QZ_TRY(qz_arena_new(&r->layer, "layer"));
+    QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
+    QZ_TRY(qz_writer_new(&r->writer, a));
+    QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, r->data));
+    for (int i = 0; i < qz_model_config_of(r->model)->layers; i++) QZ_TRY(run_layer(r, i));
+    warn_of_range(r);
+    qz_arena_reset(r->data);
+    qz_progress_begin(a->progress, "write", 1);
+    QZ_TRY(qz_writer_finish(r->writer, r->scratch));
+    qz_progress_end(a->progress);
+    return QZ_OK;
+}
+
+qz_status qz_calib_run(const qz_calib_args *args)
+{
+    run r = {.args = args, .recipe = args->recipe, .model = args->model};
+    qz_status status = run_all(&r);
+    qz_writer_free(r.writer);
+    qz_arena_free(r.scratch);
+    qz_arena_free(r.layer);
+    qz_arena_free(r.data);
+    return status;
+}

@@ -1,0 +1,66 @@
+/* See stream.h. */
+#include "calib/stream.h"
+
+static int64_t width(const qz_stream *s)
+{
+    return qz_model_config_of(s->model)->hidden;
+}
+
+int64_t qz_stream_batch(int64_t length)
+{
+    return length < QZ_STREAM_TOKENS ? QZ_STREAM_TOKENS / length : 1;
+}
+
+uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t length, qz_dtype type)
+{
+    return (uint64_t)(windows * length * c->hidden) * (uint64_t)qz_dtype_bits(type) / 8;
+}
+
+int64_t qz_stream_batches(const qz_stream *s)
+{
+    return (s->windows + s->batch - 1) / s->batch;
+}
+
+qz_batch qz_stream_shape(const qz_stream *s, int64_t i)
+{
+    int64_t left = s->windows - i * s->batch;
+    return (qz_batch){left < s->batch ? left : s->batch, s->length};
+}
+
+/* The stored rows of batch i. */
+static qz_tensor stored(const qz_stream *s, int64_t i)
+{
+    qz_batch b = qz_stream_shape(s, i);
+    qz_tensor all = qz_tensor_2d(s->data, s->type, s->windows * s->length, width(s));
+    return qz_tensor_rows(&all, i * s->batch * s->length, b.sequences * b.length);
+}
+
+qz_status qz_stream_load(const qz_stream *s, int64_t i, const qz_tensor *residual)
+{
+    qz_tensor from = stored(s, i);
+    return qz_op_convert(qz_model_backend(s->model), residual, &from);
+}
+
+qz_status qz_stream_store(const qz_stream *s, int64_t i, const qz_tensor *residual)
+{
+    qz_tensor to = stored(s, i);
+    return qz_op_convert(qz_model_backend(s->model), &to, residual);
+}
+
+qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type, qz_arena *arena)
+{
+    const qz_model_config *c = qz_model_config_of(model);
+    qz_stream s = {.model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(w->length), .type = type};
+    s.data = qz_arena_alloc(arena, qz_stream_bytes(c, s.windows, s.length, type));
+    int64_t most = s.batch * s.length;
+    float *buffer = qz_arena_array(arena, float, (size_t)(most * c->hidden));
+    if (!s.data || !buffer) return qz_arena_failed(arena);
+    for (int64_t i = 0; i < qz_stream_batches(&s); i++) {
+        qz_batch b = qz_stream_shape(&s, i);
+        qz_tensor residual = qz_tensor_2d(buffer, QZ_F32, b.sequences * b.length, c->hidden);
+        QZ_TRY(qz_model_embed(model, w->ids + i * most, &residual));
+        QZ_TRY(qz_stream_store(&s, i, &residual));
+    }
+    *out = s;
+    return QZ_OK;
+}

@@ -1,0 +1,105 @@
+/* AWQ: activation-aware weight scaling (Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression
+ * and Acceleration", section 3.2).
+ *
+ * Four folds a layer, each with its own search over s (quant/scale_search.c):
+ *     attention norm -> q k v      MLP norm -> gate up      v -> o      up -> down
+ * Under grouped queries the heads that read one v head share its rows, so their channels of o share s; published
+ * implementations skip that fold. A producer row divided by s changes only its own quantization scale, so the two
+ * linear -> linear folds cost their producer nothing. Where the producer is left unquantized they are left out: its
+ * stored type would round every weight of the row. */
+#include <stdio.h>
+
+#include "calib/calib.h"
+#include "calib/fold.h"
+
+static const qz_option options[] = {
+    QZ_OPTION_INT("grid", 20, 2, 200, "points of the search over the exponent of the activation means"),
+    QZ_OPTION_BOOL("weight_means", true, "also try the variant divided by the weight means"),
+    QZ_OPTION_END,
+};
+
+/* Where the factors of a stage's input go. */
+typedef struct fold_point {
+    qz_stage stage;
+    int norm;         /* of layer->norm, or -1 */
+    qz_role producer; /* when norm is -1 */
+} fold_point;
+
+static const fold_point points[] = {
+    {QZ_STAGE_QKV, 0, QZ_ROLES},
+    {QZ_STAGE_O, -1, QZ_ROLE_V},
+    {QZ_STAGE_GATE_UP, 1, QZ_ROLES},
+    {QZ_STAGE_DOWN, -1, QZ_ROLE_UP},
+};
+
+static void report(const qz_transform_args *a, const fold_point *p, const qz_search_result *r)
+{
+    char where[64];
+    snprintf(where, sizeof where, "layer %d %s", a->layer->index, qz_stage_name(p->stage));
+    double energy = r->energy > 0 ? r->energy : 1;
+    qz_report_add(a->report, "awq", where, "exponent", r->exponent, "");
+    qz_report_add(a->report, "awq", where, "weight_means", r->used_weight_means, "");
+    qz_report_add(a->report, "awq", where, "relative_loss_before", r->identity_loss / energy, "");
+    qz_report_add(a->report, "awq", where, "relative_loss", r->loss / energy, "");
+}
+
+static qz_status apply_at(const qz_transform_args *a, const fold_point *p, qz_arena *scratch)
+{
+    const qz_model_config *c = qz_model_config_of(a->model);
+    qz_tensor weight[QZ_ROLES];
+    int weights = 0;
+    const qz_scheme *scheme = NULL;
+    for (int role = 0; role < QZ_ROLES; role++) {
+        if (qz_role_stage((qz_role)role) != p->stage || !a->quantized[role]) continue;
+        weight[weights++] = a->layer->linear[role].weight;
+        scheme = &a->scheme[role];
+    }
+    if (!weights || (p->norm < 0 && !a->quantized[p->producer])) return QZ_OK;
+
+    qz_stats *stats = &a->stats[p->stage];
+    bool tied = p->producer == QZ_ROLE_V;
+    qz_search_args search = {
+        .backend = qz_model_backend(a->model),
+        .weight = weight,
+        .weights = weights,
+        .stats = stats,
+        .scheme = *scheme,
+        .grid = (int)qz_options_int(a->options, "grid"),
+        .weight_means = qz_options_bool(a->options, "weight_means"),
+        .tie_heads = tied ? c->heads : 0,
+        .tie_groups = tied ? c->kv_heads : 0,
+        .tie_size = tied ? c->head_dim : 0,
+        .seed = a->seed,
+    };
+    qz_search_result found = {.scale = qz_arena_array(scratch, float, (size_t)stats->k)};
+    if (!found.scale) return qz_arena_failed(scratch);
+    QZ_TRY_CTX(qz_scale_search(&found, &search, scratch), "layer %d, %s", a->layer->index, qz_stage_name(p->stage));
+    report(a, p, &found);
+    if (found.kept_identity) return QZ_OK;
+
+    if (p->norm >= 0)
+        qz_fold_norm(a->layer, p->norm, p->stage, found.scale, a->plain_type);
+    else if (tied)
+        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, found.scale, c->heads, c->kv_heads, c->head_dim);
+    else
+        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, found.scale, 1, 1, c->ffn);
+    qz_stats_rescale(stats, found.scale);
+    return QZ_OK;
+}
+
+static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
+{
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        qz_arena_mark mark = qz_arena_save(scratch);
+        QZ_TRY(apply_at(a, &points[i], scratch));
+        qz_arena_restore(scratch, mark);
+    }
+    return QZ_OK;
+}
+
+const qz_transform qz_transform_awq = {
+    .plugin = {"awq", "scales input channels by a searched power of their mean activation, folded into norms and neighbours",
+               "Lin et al. 2023, eq. 4-5", options},
+    .needs = QZ_NEED_GRAM | QZ_NEED_ABSMEAN | QZ_NEED_RESERVOIR,
+    .apply = apply,
+};

@@ -1,0 +1,256 @@
+/* See writer.h. Fingerprints (XXH3, 128 bits) of codes, scales and zeros are taken from memory when a tensor is handed
+ * over, and from the reopened folder at the end. */
+#include "calib/writer.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/map.h"
+
+struct qz_writer {
+    const qz_calib_args *args;
+    const qz_container *container;
+    qz_shards *shards;
+    qz_arena *arena;
+    const char **plain; /* names of plain tensors, from the family, then passed-through ones */
+    size_t plain_count;
+    qz_strmap *index;   /* plain name or module -> slot of print */
+    char (*print)[QZ_HASH_TEXT]; /* "" until written */
+    size_t slots;
+};
+
+static const qz_ckpt *source_of(const qz_writer *w)
+{
+    return qz_model_ckpt(w->args->model);
+}
+
+static qz_status add_slot(qz_writer *w, const char *name)
+{
+    return qz_strmap_add(w->index, name, strlen(name), (int64_t)w->slots++, NULL);
+}
+
+static char *print_of(const qz_writer *w, const char *name)
+{
+    return w->print[qz_strmap_get(w->index, name, strlen(name))];
+}
+
+/* Tensors of the source that the family does not know and the recipe passes through keep their stored type. */
+static bool passed_through(const qz_writer *w, const char *name)
+{
+    return qz_patterns_match(&w->args->recipe->output_as.pass_through, name);
+}
+
+static qz_dtype stored_type(const qz_writer *w, const char *name)
+{
+    return passed_through(w, name) ? qz_ckpt_find(source_of(w), name)->view.dtype : w->args->plan->plain_type;
+}
+
+static qz_status collect_plain(qz_writer *w)
+{
+    const char **known;
+    size_t count, total = qz_ckpt_count(source_of(w));
+    QZ_TRY(qz_model_plain_names(w->args->model, &known, &count, w->arena));
+    w->plain = qz_arena_array(w->arena, const char *, count + total);
+    if (!w->plain) return qz_arena_failed(w->arena);
+    memcpy(w->plain, known, count * sizeof *known);
+    for (size_t i = 0; i < total; i++)
+        if (passed_through(w, qz_ckpt_at(source_of(w), i)->name)) w->plain[count++] = qz_ckpt_at(source_of(w), i)->name;
+    w->plain_count = count;
+    return QZ_OK;
+}
+
+static const char *suffixed(qz_writer *w, const char *module, const char *suffix)
+{
+    return qz_arena_printf(w->arena, "%s.%s", module, suffix);
+}
+
+static qz_status declare_plain_linear(qz_writer *w, const qz_export_linear *l)
+{
+    const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
+    if (!weight || !bias) return qz_arena_failed(w->arena);
+    QZ_TRY(qz_shards_declare(w->shards, l->module, weight, w->args->plan->plain_type, 2, (int64_t[]){l->n, l->k}));
+    if (l->has_bias) QZ_TRY(qz_shards_declare(w->shards, l->module, bias, w->args->plan->plain_type, 1, &l->n));
+    return QZ_OK;
+}
+
+/* In the order of the model: embeddings first, each layer's norms beside its linears. The order of declaration decides
+ * the shard, so a layer stays together. */
+static qz_status declare_all(qz_writer *w)
+{
+    const qz_export_plan *plan = w->args->plan;
+    for (size_t i = 0; i < w->plain_count; i++) {
+        const qz_stored *t = qz_ckpt_find(source_of(w), w->plain[i]);
+        QZ_TRY(qz_shards_declare(w->shards, w->plain[i], w->plain[i], stored_type(w, w->plain[i]), t->view.ndim, t->view.shape));
+        QZ_TRY(add_slot(w, w->plain[i]));
+    }
+    for (size_t i = 0; i < plan->linears; i++) {
+        const qz_export_linear *l = &plan->linear[i];
+        QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l) : declare_plain_linear(w, l));
+        QZ_TRY(add_slot(w, l->module));
+    }
+    return QZ_OK;
+}
+
+static qz_status writer_open(qz_writer *w)
+{
+    const qz_recipe *recipe = w->args->recipe;
+    QZ_TRY(qz_arena_new(&w->arena, "export"));
+    QZ_TRY(collect_plain(w));
+    size_t slots = w->plain_count + w->args->plan->linears;
+    QZ_TRY(qz_strmap_new(&w->index, slots));
+    w->print = qz_arena_calloc(w->arena, slots * sizeof *w->print);
+    if (!w->print) return qz_arena_failed(w->arena);
+    QZ_TRY(qz_shards_new(&w->shards, w->args->folder, recipe->output_as.shard_bytes));
+    QZ_TRY(declare_all(w));
+    return qz_shards_begin(w->shards);
+}
+
+qz_status qz_writer_new(qz_writer **out, const qz_calib_args *args)
+{
+    qz_writer *w = qz_calloc(1, sizeof *w);
+    *out = NULL;
+    if (!w) return QZ_FAIL(QZ_MEMORY, "out of memory: no room for the writer");
+    w->args = args;
+    w->container = qz_container_at((size_t)args->recipe->output_as.container.index);
+    qz_status status = writer_open(w);
+    if (status != QZ_OK) {
+        qz_writer_free(w);
+        return status;
+    }
+    *out = w;
+    return QZ_OK;
+}
+
+void qz_writer_free(qz_writer *w)
+{
+    if (!w) return;
+    qz_shards_free(w->shards);
+    qz_strmap_free(w->index);
+    qz_arena_free(w->arena);
+    qz_free(w);
+}
+
+/* A finite value that the stored type cannot hold would silently become infinite. */
+static qz_status check_range(const char *name, const float *x, int64_t n, qz_dtype type)
+{
+    if (type != QZ_F16) return QZ_OK;
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabsf(x[i]) < 65520.0f))
+            return QZ_FAIL(QZ_NUMERIC, "%s[%lld] is %g, beyond float16's 65504: set export.dtype to \"bfloat16\"", name,
+                           (long long)i, x[i]);
+    return QZ_OK;
+}
+
+/* Stores fp32 values in the plain type; `print` may be NULL. */
+static qz_status write_values(qz_writer *w, const char *name, const float *x, int64_t n, char *print, qz_arena *scratch)
+{
+    qz_dtype type = w->args->plan->plain_type;
+    size_t bytes = (size_t)n * (size_t)qz_dtype_bits(type) / 8;
+    qz_arena_mark mark = qz_arena_save(scratch);
+    void *stored = qz_arena_alloc(scratch, bytes);
+    if (!stored) return qz_arena_failed(scratch);
+    QZ_TRY(check_range(name, x, n, type));
+    QZ_TRY(qz_convert(stored, type, x, QZ_F32, n));
+    if (print) qz_hash_bytes(print, stored, bytes);
+    QZ_TRY(qz_shards_write(w->shards, name, stored, bytes));
+    qz_arena_restore(scratch, mark);
+    return QZ_OK;
+}
+
+static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
+{
+    int64_t scales = qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols);
+    qz_hasher *h;
+    QZ_TRY(qz_hasher_new(&h));
+    qz_hasher_add(h, q->codes, (size_t)(q->rows * q->cols));
+    qz_hasher_add(h, q->scales, (size_t)scales * sizeof *q->scales);
+    if (q->zeros) qz_hasher_add(h, q->zeros, (size_t)scales);
+    qz_hasher_finish(h, out);
+    return QZ_OK;
+}
+
+qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear, const qz_qtensor *q,
+                           qz_arena *scratch)
+{
+    const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
+    if (!weight || !bias) return qz_arena_failed(w->arena);
+    if (l->has_bias) QZ_TRY(write_values(w, bias, qz_f32(&linear->bias), l->n, NULL, scratch));
+    if (!l->quantized)
+        return write_values(w, weight, qz_f32(&linear->weight), l->n * l->k, print_of(w, l->module), scratch);
+    QZ_TRY(print_qtensor(print_of(w, l->module), q));
+    return w->container->write_linear(w->shards, l, q, scratch);
+}
+
+qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch)
+{
+    return write_values(w, name, qz_f32(x), qz_tensor_count(x), print_of(w, name), scratch);
+}
+
+/* A tensor of the source, a slice of its rows at a time being needless: plain tensors are widened whole, the embedding
+ * being the largest. */
+static qz_status copy_plain(qz_writer *w, const char *name, qz_arena *scratch)
+{
+    const qz_stored *t = qz_ckpt_find(source_of(w), name);
+    if (passed_through(w, name) || t->view.dtype == w->args->plan->plain_type) {
+        qz_hash_bytes(print_of(w, name), t->view.data, t->bytes);
+        return qz_shards_write(w->shards, name, t->view.data, t->bytes);
+    }
+    qz_arena_mark mark = qz_arena_save(scratch);
+    int64_t n = qz_tensor_count(&t->view);
+    float *x = qz_arena_array(scratch, float, (size_t)n);
+    if (!x) return qz_arena_failed(scratch);
+    QZ_TRY(qz_ckpt_read_plain(source_of(w), name, t->view.ndim, t->view.shape, x));
+    QZ_TRY(write_values(w, name, x, n, print_of(w, name), scratch));
+    qz_arena_restore(scratch, mark);
+    return QZ_OK;
+}
+
+static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const char *name, const char *slot)
+{
+    char print[QZ_HASH_TEXT];
+    const qz_stored *t = qz_ckpt_find(written, name);
+    if (!t) return QZ_FAIL(QZ_FORMAT, "%s: %s is missing after writing", w->args->folder, name);
+    qz_hash_bytes(print, t->view.data, t->bytes);
+    if (strcmp(print, print_of(w, slot)) != 0)
+        return QZ_FAIL(QZ_FORMAT, "%s: %s read back differs from memory", w->args->folder, name);
+    return QZ_OK;
+}
+
+static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_export_linear *l, qz_arena *scratch)
+{
+    if (!l->quantized) {
+        const char *weight = suffixed(w, l->module, "weight");
+        return weight ? check_plain(w, written, weight, l->module) : qz_arena_failed(w->arena);
+    }
+    char print[QZ_HASH_TEXT];
+    qz_qtensor q;
+    qz_arena_mark mark = qz_arena_save(scratch);
+    QZ_TRY(qz_ckpt_read_qtensor(written, l->module, l->n, l->k, &q, scratch));
+    QZ_TRY(print_qtensor(print, &q));
+    qz_arena_restore(scratch, mark);
+    if (strcmp(print, print_of(w, l->module)) != 0)
+        return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->args->folder, l->module);
+    return QZ_OK;
+}
+
+static qz_status check_written(qz_writer *w, qz_arena *scratch)
+{
+    qz_ckpt *written;
+    QZ_TRY_CTX(qz_ckpt_open(&written, w->args->folder), "reopening what was written");
+    qz_status status = QZ_OK;
+    for (size_t i = 0; i < w->plain_count && status == QZ_OK; i++) status = check_plain(w, written, w->plain[i], w->plain[i]);
+    for (size_t i = 0; i < w->args->plan->linears && status == QZ_OK; i++)
+        status = check_linear(w, written, &w->args->plan->linear[i], scratch);
+    qz_ckpt_close(written);
+    return status;
+}
+
+qz_status qz_writer_finish(qz_writer *w, qz_arena *scratch)
+{
+    for (size_t i = 0; i < w->plain_count; i++)
+        if (!*print_of(w, w->plain[i])) QZ_TRY(copy_plain(w, w->plain[i], scratch));
+    QZ_TRY(qz_shards_finish(w->shards));
+    QZ_TRY(qz_export_side_files(w->args->folder, source_of(w), w->container, w->args->plan));
+    return check_written(w, scratch);
+}
