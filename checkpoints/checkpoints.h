@@ -29,10 +29,10 @@ typedef struct qz_safetensors qz_safetensors;
 
 typedef struct qz_stored {
     const char *name;
-    qz_tensor view;      /* into the map; sub-byte types: count elements, packed */
-    uint64_t offset;     /* of the data in the file */
+    qz_tensor view;  /* into the map; sub-byte types: count elements, packed */
+    uint64_t offset; /* of the data in the file */
     uint64_t bytes;
-    const char *file;    /* base name */
+    const char *file; /* base name */
 } qz_stored;
 
 /* The checks of the specification and of FORMATS.md 10.1: header at most 100 MB, a JSON object, no duplicate names,
@@ -46,6 +46,8 @@ const qz_stored *qz_safetensors_at(const qz_safetensors *st, size_t i); /* in fi
 const qz_stored *qz_safetensors_find(const qz_safetensors *st, const char *name);
 /* __metadata__: the value of a key, or NULL. */
 const char *qz_safetensors_metadata(const qz_safetensors *st, const char *key);
+/* The header's bytes as in the file, and the whole file's size. */
+const void *qz_safetensors_header(const qz_safetensors *st, size_t *size, uint64_t *file_size);
 
 /* ---- a model folder (ckpt.c) ---- */
 
@@ -57,11 +59,13 @@ QZ_NODISCARD qz_status qz_ckpt_open(qz_ckpt **out, const char *folder);
 void qz_ckpt_close(qz_ckpt *c);
 const char *qz_ckpt_folder(const qz_ckpt *c);
 const qz_json *qz_ckpt_config(const qz_ckpt *c);
-const char *qz_ckpt_config_text(const qz_ckpt *c); /* as in the file */
+const char *qz_ckpt_config_text(const qz_ckpt *c);       /* as in the file */
 const qz_container *qz_ckpt_container(const qz_ckpt *c); /* never NULL: plain weights are the container `dense` */
 size_t qz_ckpt_count(const qz_ckpt *c);
 const qz_stored *qz_ckpt_at(const qz_ckpt *c, size_t i); /* shards in name order, then file order */
 const qz_stored *qz_ckpt_find(const qz_ckpt *c, const char *name);
+/* "<module>.<suffix>", or NULL. */
+const qz_stored *qz_ckpt_find_part(const qz_ckpt *c, const char *module, const char *suffix);
 uint64_t qz_ckpt_bytes(const qz_ckpt *c); /* of all tensors */
 /* Fingerprint of the weights' headers and sizes plus config.json; cheap. */
 QZ_NODISCARD qz_status qz_ckpt_hash(const qz_ckpt *c, char out[33]);
@@ -72,7 +76,10 @@ QZ_NODISCARD qz_status qz_ckpt_hash(const qz_ckpt *c, char out[33]);
 QZ_NODISCARD qz_status qz_ckpt_read_weight(const qz_ckpt *c, const char *module, int64_t n, int64_t k, float *out,
                                            qz_arena *scratch);
 /* Any plain tensor by full name as fp32, with the same checks. `ndim` <= 4. */
-QZ_NODISCARD qz_status qz_ckpt_read_plain(const qz_ckpt *c, const char *name, int ndim, const int64_t *shape, float *out);
+QZ_NODISCARD qz_status qz_ckpt_read_plain(const qz_ckpt *c, const char *name, int ndim, const int64_t *shape,
+                                          float *out);
+/* The stored shape is `shape`, else QZ_SHAPE naming tensor, found and expected. For containers. */
+QZ_NODISCARD qz_status qz_ckpt_check_shape(const qz_ckpt *c, const qz_stored *t, int ndim, const int64_t *shape);
 bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module);
 /* The names under which the container stores `module`'s tensors are all known to it (for the unknown-tensor check). */
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module);
@@ -85,7 +92,7 @@ QZ_NODISCARD qz_status qz_ckpt_read_qtensor(const qz_ckpt *c, const char *module
 typedef struct qz_shards qz_shards;
 
 /* Files model.safetensors, or model-0000i-of-0000n.safetensors and the index, in `folder`, each at most `limit` bytes
- * of tensors (a larger single tensor gets a file of its own). */
+ * of tensors (a larger unit gets a file of its own; 0: no limit). The folder must exist. */
 QZ_NODISCARD qz_status qz_shards_new(qz_shards **out, const char *folder, uint64_t limit);
 /* Tensors declared with the same `unit` (a linear's module name, or the tensor's own name) share a shard. */
 QZ_NODISCARD qz_status qz_shards_declare(qz_shards *s, const char *unit, const char *name, qz_dtype t, int ndim,
@@ -94,26 +101,26 @@ QZ_NODISCARD qz_status qz_shards_begin(qz_shards *s); /* lays out, writes the he
 QZ_NODISCARD qz_status qz_shards_write(qz_shards *s, const char *name, const void *data, size_t bytes);
 /* Every declared tensor must have been written once. Syncs, renames, writes the index. */
 QZ_NODISCARD qz_status qz_shards_finish(qz_shards *s);
-void qz_shards_free(qz_shards *s); /* removes unfinished files; NULL allowed */
+void qz_shards_free(qz_shards *s);            /* removes unfinished files; NULL allowed */
 uint64_t qz_shards_bytes(const qz_shards *s); /* headers included; after begin */
 
 /* ---- containers (containers.def, container_<name>.c) ---- */
 
 /* What an export is to contain, neutral: filled by the pipeline from the family's tables. */
 typedef struct qz_export_linear {
-    const char *module;    /* "model.layers.0.self_attn.q_proj" */
+    const char *module; /* "model.layers.0.self_attn.q_proj" */
     int64_t n, k;
     bool has_bias;
-    bool quantized;        /* false: stored plain */
+    bool quantized; /* false: stored plain */
     qz_scheme scheme;
-    int fused;             /* linears of one layer that servers fuse share a number within `layer`; -1: none */
-    int layer;
+    int fused; /* linears of one layer that servers fuse share a number within `layer`; -1: none */
+    int layer; /* -1: outside the decoder layers (the output head) */
 } qz_export_linear;
 
 typedef struct qz_export_plan {
     const qz_export_linear *linear;
     size_t linears;
-    qz_dtype plain_type;   /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
+    qz_dtype plain_type; /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
 } qz_export_plan;
 
 struct qz_container {
@@ -127,7 +134,10 @@ struct qz_container {
     /* Suffixes of a linear's tensors after "<module>.", NULL-terminated: "qweight", "qzeros", ... "bias". */
     const char *const *suffixes;
     bool (*holds)(const qz_ckpt *c, const char *module); /* the linear is stored quantized */
-    qz_status (*read_linear)(const qz_ckpt *c, const char *module, int64_t n, int64_t k, qz_qtensor *out, qz_arena *arena);
+    qz_status (*read_linear)(const qz_ckpt *c, const char *module, int64_t n, int64_t k, qz_qtensor *out,
+                             qz_arena *arena);
+    /* The quantized tensors of one linear. Its bias is a plain tensor: the caller declares "<module>.bias" under the
+     * same unit and writes it. */
     qz_status (*declare_linear)(qz_shards *s, const qz_export_linear *l);
     qz_status (*write_linear)(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, qz_arena *scratch);
     /* Value of config.json's "quantization_config" as JSON text in `arena`. */

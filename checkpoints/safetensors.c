@@ -25,6 +25,8 @@ struct qz_safetensors {
     size_t count;
     qz_strmap *index;
     const char *name; /* of the file, for messages */
+    const uint8_t *bytes;
+    size_t header_size, size;
 };
 
 /* What parsing needs to know of the file. */
@@ -193,6 +195,9 @@ static qz_status parse(qz_safetensors *st, const uint8_t *bytes, size_t size, co
     QZ_TRY(header_length(&n, bytes, size, name));
     QZ_TRY_CTX(qz_json_parse(&st->header, (const char *)bytes + LENGTH_BYTES, (size_t)n), "%s: header", name);
     uint64_t start = LENGTH_BYTES + n;
+    st->bytes = bytes;
+    st->header_size = (size_t)n;
+    st->size = size;
     source src = {.data = bytes + start, .size = size - start, .start = start, .name = name};
     return parse_tensors(st, &src);
 }
@@ -255,4 +260,11 @@ const char *qz_safetensors_metadata(const qz_safetensors *st, const char *key)
 {
     const qz_json_node *value = qz_json_get(st->metadata, key);
     return value ? qz_json_text(value) : NULL;
+}
+
+const void *qz_safetensors_header(const qz_safetensors *st, size_t *size, uint64_t *file_size)
+{
+    *size = st->header_size;
+    *file_size = st->size;
+    return st->bytes + LENGTH_BYTES;
 }
