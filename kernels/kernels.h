@@ -5,7 +5,8 @@
  *     QZ_TRY(qz_op_linear(be, &y, &x, &w, NULL, false));
  *
  * qz_op_<name>(backend, ...) checks shapes and types, then calls the slot; an empty slot is QZ_UNSUPPORTED naming op
- * and backend, never a silent copy to the host. Kernels do not allocate (small fixed buffers on the stack aside).
+ * and backend, never a silent copy to the host. Kernels do not allocate (fixed buffers on the stack aside, at most
+ * 256 KiB a thread). Views have extents of at least 1; rows may be strided (their last dimension is dense).
  *
  * Results do not depend on the number of threads: work is cut into tiles fixed by the shapes, BLAS runs inside a tile
  * on one thread, and reductions are added in a fixed order. */
@@ -51,8 +52,7 @@ QZ_NODISCARD qz_status qz_backend_find(const qz_backend **out, const char *name)
 /* The fastest that is available here. */
 const qz_backend *qz_backend_best(void);
 
-/* GFLOP/s of the backend's fp32 matrix product on this machine, measured for about `seconds`; for plans and benchmarks.
- */
+/* GFLOP/s of the backend's fp32 matrix product on this machine, measured for about `seconds`; for plans. */
 QZ_NODISCARD qz_status qz_backend_measure(const qz_backend *backend, double seconds, double *gflops);
 
 #endif
