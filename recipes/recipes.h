@@ -1,4 +1,4 @@
-/* A recipe: JSON text -> a checked value. One type for all programs, "version": 1.
+/* A recipe: JSON text -> a checked value. One type for all programs, "version": 1 (QZ_RECIPE_VERSION).
  *
  * The shape is a table (recipe_fields.c): key, type, range, default, help. From it come the check, the JSON schema and
  * docs/recipes.md's reference. Plug-ins are named by strings, or by objects {"method": name, option: value, ...}; which
@@ -20,10 +20,12 @@
 #include "base/status.h"
 #include "numeric/format.h"
 
-enum { QZ_RECIPE_TRANSFORMS = 8, QZ_RECIPE_PATTERNS = 64 };
+enum { QZ_RECIPE_VERSION = 1, QZ_RECIPE_TRANSFORMS = 8, QZ_RECIPE_PATTERNS = 64 };
 
 typedef struct qz_recipe_catalog {
     const qz_plugins *transforms, *ranges, *solvers, *containers, *backends;
+    /* Does row `index` of one of the lists need statistics, that is calibration data? NULL: none does. */
+    bool (*needs_statistics)(const qz_plugins *list, int index);
 } qz_recipe_catalog;
 
 /* A plug-in chosen by name, with its options. */
@@ -43,42 +45,45 @@ typedef struct qz_recipe {
     const char *model, *output;
     const char *backend; /* "auto" or a name */
     struct {
-        const char *data, *field;
+        const char *data; /* NULL: not given, allowed when nothing needs statistics */
+        const char *field;
         int64_t samples, sequence_length;
         uint64_t seed;
         bool shuffle;
-        qz_dtype activations;    /* of the residual stream kept between layers: F32 or BF16 */
+        qz_dtype activations; /* of the residual stream kept between layers: F32 or BF16 */
     } calibration;
     qz_choice transform[QZ_RECIPE_TRANSFORMS];
     int transforms;
     struct {
         qz_format format;
-        int64_t group;           /* 0: one scale a row ("channel"); > 0: inputs that share a scale */
+        int64_t group; /* 0: one scale a row ("channel"); > 0: inputs that share a scale */
         bool symmetric;
         qz_choice range, solver;
         qz_patterns skip;
     } weights;
     struct {
         qz_choice container;
-        qz_dtype dtype;          /* of what is not quantized; QZ_DTYPE_COUNT: "auto", as the container prefers */
+        qz_dtype dtype; /* of what is not quantized; QZ_DTYPE_COUNT: "auto", as the container prefers */
         uint64_t shard_bytes;
         qz_patterns pass_through; /* tensors that the family does not know, copied as they are */
-    } output_as;                 /* "export" in the file */
+    } output_as;                  /* "export" in the file */
     struct {
-        bool wanted;             /* an "evaluate" object was given */
+        bool wanted; /* an "evaluate" object was given */
         const char *data, *field;
-        int64_t windows;         /* at most; 0: all */
+        int64_t windows; /* at most; 0: all */
         int64_t sequence_length;
         double accept_perplexity_ratio; /* 0: not asked */
     } evaluate;
-    char hash[33];               /* of the recipe after overrides, in canonical form */
-    const char *text;            /* that canonical form, for report.json */
+    char hash[33];    /* of the recipe after overrides, in canonical form */
+    const char *text; /* that canonical form, for report.json */
 } qz_recipe;
 
-/* "path=value" with a dotted path ("weights.group=64", "transforms.0.grid=40"); value is JSON, or a bare string. */
+/* "path=value" with a dotted path ("weights.group=64", "transforms.0.grid=40"). The value is JSON, or a bare string;
+ * null removes what is there. Members on the way are made; an index one past the end appends. */
 typedef struct qz_override {
     const char *path, *value;
     const char *origin; /* for messages: "--model", "--set weights.group=64" */
+    bool literal;       /* the value is a string as it stands, even when it reads like JSON */
 } qz_override;
 
 QZ_NODISCARD qz_status qz_recipe_read(qz_recipe **out, const char *path, const qz_recipe_catalog *catalog,

@@ -1,0 +1,85 @@
+/* The generated schema and reference mention what the table and the catalog hold. */
+#include <stdio.h>
+
+#include "base/json.h"
+#include "testing/fake_catalog.h"
+#include "testing/testing.h"
+
+static qz_arena *arena;
+
+static void setup(void)
+{
+    check_ok(qz_arena_new(&arena, "test"));
+}
+
+static void teardown(void)
+{
+    qz_arena_free(arena);
+}
+
+TestSuite(schema, .init = setup, .fini = teardown);
+
+/* Follows keys separated by '/'. */
+static const qz_json_node *follow(const qz_json_node *node, const char *path)
+{
+    char part[64];
+    while (node && *path) {
+        size_t length = strcspn(path, "/");
+        snprintf(part, sizeof part, "%.*s", (int)length, path);
+        node = qz_json_get(node, part);
+        path += length + (path[length] == '/');
+    }
+    return node;
+}
+
+Test(schema, is_json_and_says_what_the_table_says)
+{
+    char *text;
+    qz_json *doc;
+    check_ok(qz_recipe_schema(&text, &fake_catalog, arena));
+    check_ok(qz_json_parse(&doc, text, strlen(text)));
+    const qz_json_node *root = qz_json_root(doc);
+    const qz_json_node *group = follow(root, "properties/weights/properties/group");
+    cr_assert(group && qz_json_is(qz_json_get(group, "oneOf"), QZ_JSON_ARRAY));
+    cr_assert_str_eq(qz_json_text(qz_json_get(group, "default")), "channel");
+    cr_assert_eq(qz_json_double(follow(root, "properties/calibration/properties/samples/default")), 128);
+    cr_assert_str_eq(qz_json_text(follow(root, "properties/weights/properties/range/$ref")), "#/$defs/range");
+    cr_assert_str_eq(qz_json_text(follow(root, "properties/weights/properties/range/default")), "plain");
+    cr_assert_str_eq(qz_json_text(follow(root, "properties/transforms/items/$ref")), "#/$defs/transform");
+    const qz_json_node *rows = follow(root, "$defs/transform/oneOf");
+    cr_assert_eq(qz_json_count(rows), 3);
+    const qz_json_node *scaling = qz_json_next(qz_json_first(rows));
+    cr_assert_eq(qz_json_double(follow(scaling, "properties/grid/maximum")), 100);
+    cr_assert_eq(qz_json_double(follow(scaling, "properties/damp/default")), 0.25);
+    cr_assert_str_eq(qz_json_text(follow(scaling, "properties/norm/default")), "max");
+    cr_assert_eq(qz_json_count(qz_json_get(root, "required")), 5);
+    cr_assert_not(qz_json_true(qz_json_get(root, "additionalProperties")));
+    qz_json_close(doc);
+}
+
+Test(schema, plain_formats_are_not_offered)
+{
+    char *text;
+    check_ok(qz_recipe_schema(&text, &fake_catalog, arena));
+    cr_assert(strstr(text, "\"int4\"") && !strstr(text, "\"fp16\""));
+}
+
+Test(schema, reference_lists_keys_and_options)
+{
+    char *text;
+    check_ok(qz_recipe_reference(&text, &fake_catalog, arena));
+    cr_assert(strstr(text, "| `weights.group` | positive integer or `\"channel\"` | `\"channel\"` |"), "%s", text);
+    cr_assert(strstr(text, "| `model` | text | required |"), "%s", text);
+    cr_assert(strstr(text, "- `grid` (integer, 2 to 100, default 20): points of the search"), "%s", text);
+    cr_assert(strstr(text, "`\"scaling\"`: moves scales (Someone 2023, eq. 4)"), "%s", text);
+}
+
+Test(schema, memory_may_be_short)
+{
+    char *text;
+    qz_alloc_fail_at(1);
+    check_fails(QZ_MEMORY, "", qz_recipe_schema(&text, &fake_catalog, arena));
+    qz_alloc_fail_at(1);
+    check_fails(QZ_MEMORY, "", qz_recipe_reference(&text, &fake_catalog, arena));
+    qz_alloc_fail_at(0);
+}
