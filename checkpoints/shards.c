@@ -1,0 +1,340 @@
+/* Declared tensors -> safetensors files, written in any order by any thread, the same bytes every time.
+ *
+ * Units go to files in the order in which they were declared, a new file being opened when the limit would be passed.
+ * Inside a file the wider types come first, then by name, as the reference writer does: with a header padded to 8
+ * bytes every tensor is then aligned to its own type, since the format allows no padding between tensors.
+ * `__metadata__` says {"format": "pt"}, without which transformers refuses the file. The index is written last, so a
+ * folder without it is not mistaken for a whole one. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/map.h"
+#include "checkpoints/checkpoints.h"
+
+enum { LENGTH_BYTES = 8, NEW = 0, BEING_WRITTEN = 1, WRITTEN = 2 };
+
+typedef struct entry {
+    const char *name;
+    qz_dtype dtype;
+    int ndim;
+    int64_t shape[QZ_MAX_DIMS];
+    uint64_t bytes, offset; /* offset in the file */
+    size_t unit, file;
+    _Atomic int state;
+} entry;
+
+typedef struct shard {
+    char *name;
+    uint64_t data, size; /* of tensors; of the file */
+    qz_outfile *out;
+} shard;
+
+struct qz_shards {
+    qz_arena *arena;
+    const char *folder;
+    uint64_t limit;
+    entry *tensor;
+    size_t count, room;
+    size_t units;
+    qz_strmap *names, *unit_names;
+    shard *file;
+    size_t files;
+    bool ready; /* all headers are written */
+};
+
+qz_status qz_shards_new(qz_shards **out, const char *folder, uint64_t limit)
+{
+    *out = NULL;
+    qz_shards *s = qz_calloc(1, sizeof *s);
+    if (!s) return QZ_FAIL(QZ_MEMORY, "%s: no memory for the table of tensors", folder);
+    s->limit = limit ? limit : UINT64_MAX;
+    qz_status status = qz_arena_new(&s->arena, "shards");
+    if (status == QZ_OK) status = qz_strmap_new(&s->names, 256);
+    if (status == QZ_OK) status = qz_strmap_new(&s->unit_names, 256);
+    if (status == QZ_OK && !(s->folder = qz_arena_strdup(s->arena, folder))) status = qz_arena_failed(s->arena);
+    if (status != QZ_OK) {
+        qz_shards_free(s);
+        return status;
+    }
+    *out = s;
+    return QZ_OK;
+}
+
+void qz_shards_free(qz_shards *s)
+{
+    if (!s) return;
+    for (size_t i = 0; i < s->files; i++) qz_outfile_abandon(s->file[i].out);
+    qz_strmap_free(s->names);
+    qz_strmap_free(s->unit_names);
+    qz_arena_free(s->arena);
+    qz_free(s->tensor);
+    qz_free(s);
+}
+
+/* ---- declaring ---- */
+
+static qz_status grow(qz_shards *s)
+{
+    if (s->count < s->room) return QZ_OK;
+    size_t room = s->room ? 2 * s->room : 256;
+    entry *more = qz_realloc(s->tensor, qz_array_bytes(room, sizeof *more));
+    if (!more) return QZ_FAIL(QZ_MEMORY, "no memory for the table of %zu tensors", room);
+    s->tensor = more;
+    s->room = room;
+    return QZ_OK;
+}
+
+static qz_status count_bytes(entry *e)
+{
+    uint64_t count = 1;
+    for (int i = 0; i < e->ndim; i++)
+        if (e->shape[i] < 0 || __builtin_mul_overflow(count, (uint64_t)e->shape[i], &count))
+            return QZ_FAIL(QZ_SHAPE, "tensor \"%s\": dimension %d is %lld, or the product overflows", e->name, i,
+                           (long long)e->shape[i]);
+    QZ_TRY_CTX(qz_dtype_bytes(e->dtype, count, &e->bytes), "tensor \"%s\"", e->name);
+    return QZ_OK;
+}
+
+static qz_status number_unit(qz_shards *s, entry *e, const char *unit)
+{
+    int64_t known = qz_strmap_get(s->unit_names, unit, strlen(unit));
+    if (known >= 0) {
+        e->unit = (size_t)known;
+        return QZ_OK;
+    }
+    char *copy = qz_arena_strdup(s->arena, unit);
+    if (!copy) return qz_arena_failed(s->arena);
+    e->unit = s->units++;
+    return qz_strmap_add(s->unit_names, copy, strlen(copy), (int64_t)e->unit, NULL);
+}
+
+qz_status qz_shards_declare(qz_shards *s, const char *unit, const char *name, qz_dtype t, int ndim,
+                            const int64_t *shape)
+{
+    if (s->file) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is declared after writing began", name);
+    if (ndim < 0 || ndim > QZ_MAX_DIMS)
+        return QZ_FAIL(QZ_ARG, "tensor \"%s\": %d dimensions; at most %d are written", name, ndim, QZ_MAX_DIMS);
+    QZ_TRY(grow(s));
+    entry *e = &s->tensor[s->count];
+    *e = (entry){.dtype = t, .ndim = ndim};
+    if (!(e->name = qz_arena_strdup(s->arena, name))) return qz_arena_failed(s->arena);
+    for (int i = 0; i < ndim; i++) e->shape[i] = shape[i];
+    QZ_TRY(count_bytes(e));
+    QZ_TRY(number_unit(s, e, unit));
+    bool twice = false;
+    QZ_TRY(qz_strmap_add(s->names, e->name, strlen(e->name), (int64_t)s->count, &twice));
+    if (twice) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is declared twice", name);
+    s->count++;
+    return QZ_OK;
+}
+
+/* ---- laying out ---- */
+
+/* Units -> files, in order; sets entry.file and the number of files. */
+static qz_status assign_files(qz_shards *s)
+{
+    size_t n = s->units;
+    uint64_t *bytes = qz_arena_calloc(s->arena, qz_array_bytes(n, sizeof *bytes));
+    size_t *file = qz_arena_calloc(s->arena, qz_array_bytes(n, sizeof *file));
+    if (!bytes || !file) return qz_arena_failed(s->arena);
+    for (size_t i = 0; i < s->count; i++) bytes[s->tensor[i].unit] += s->tensor[i].bytes;
+    uint64_t used = 0;
+    size_t last = 0;
+    for (size_t u = 0; u < n; u++) {
+        if (used > 0 && (used > s->limit || bytes[u] > s->limit - used)) {
+            last++;
+            used = 0;
+        }
+        file[u] = last;
+        used += bytes[u];
+    }
+    for (size_t i = 0; i < s->count; i++) s->tensor[i].file = file[s->tensor[i].unit];
+    s->files = last + 1;
+    return QZ_OK;
+}
+
+/* File, then the wider type, then the name. */
+static int by_place(const void *a, const void *b)
+{
+    const entry *x = *(const entry *const *)a, *y = *(const entry *const *)b;
+    if (x->file != y->file) return x->file < y->file ? -1 : 1;
+    int wide = qz_dtype_bits(y->dtype) - qz_dtype_bits(x->dtype);
+    return wide ? wide : strcmp(x->name, y->name);
+}
+
+/* The header's JSON of one file, whose tensors are order[0 .. n); offsets in entries count from the data. */
+static qz_status header_text(const char **out, size_t *size, qz_json_writer *w, entry *const *order, size_t n)
+{
+    qz_json_begin_object(w, NULL);
+    qz_json_begin_object(w, "__metadata__");
+    qz_json_put_string(w, "format", "pt");
+    qz_json_end(w);
+    for (size_t i = 0; i < n; i++) {
+        const entry *e = order[i];
+        qz_json_begin_object(w, e->name);
+        qz_json_put_string(w, "dtype", qz_dtype_name(e->dtype));
+        qz_json_begin_array(w, "shape");
+        for (int d = 0; d < e->ndim; d++) qz_json_put_int(w, NULL, e->shape[d]);
+        qz_json_end(w);
+        qz_json_begin_array(w, "data_offsets");
+        qz_json_put_int(w, NULL, (int64_t)e->offset);
+        qz_json_put_int(w, NULL, (int64_t)(e->offset + e->bytes));
+        qz_json_end(w);
+        qz_json_end(w);
+    }
+    qz_json_end(w);
+    return qz_json_writer_finish(w, out, size);
+}
+
+static qz_status write_header(qz_shards *s, shard *f, const char *text, size_t size, size_t padded)
+{
+    uint8_t length[LENGTH_BYTES];
+    for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (uint8_t)((uint64_t)padded >> (8 * i));
+    char *path = qz_path_join(s->arena, s->folder, f->name);
+    if (!path) return qz_arena_failed(s->arena);
+    f->size = LENGTH_BYTES + padded + f->data;
+    QZ_TRY(qz_outfile_open(&f->out, path, f->size));
+    QZ_TRY(qz_outfile_write(f->out, 0, length, sizeof length));
+    QZ_TRY(qz_outfile_write(f->out, LENGTH_BYTES, text, size));
+    return qz_outfile_write(f->out, LENGTH_BYTES + size, "       ", padded - size);
+}
+
+static qz_status begin_file(qz_shards *s, shard *f, entry *const *order, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        order[i]->offset = f->data;
+        f->data += order[i]->bytes;
+    }
+    qz_json_writer *w;
+    QZ_TRY(qz_json_writer_new(&w, false));
+    const char *text;
+    size_t size = 0;
+    qz_status status = header_text(&text, &size, w, order, n);
+    if (status == QZ_OK) {
+        size_t padded = (size + 7) / 8 * 8;
+        for (size_t i = 0; i < n; i++) order[i]->offset += LENGTH_BYTES + padded;
+        status = write_header(s, f, text, size, padded);
+    }
+    qz_json_writer_free(w);
+    return status;
+}
+
+static entry **sorted(qz_shards *s)
+{
+    entry **order = qz_arena_array(s->arena, entry *, s->count);
+    for (size_t i = 0; order && i < s->count; i++) order[i] = &s->tensor[i];
+    if (order) qsort(order, s->count, sizeof *order, by_place);
+    return order;
+}
+
+static char *file_name(qz_shards *s, size_t i)
+{
+    if (s->files == 1) return qz_arena_strdup(s->arena, "model.safetensors");
+    return qz_arena_printf(s->arena, "model-%05zu-of-%05zu.safetensors", i + 1, s->files);
+}
+
+qz_status qz_shards_begin(qz_shards *s)
+{
+    if (s->file) return QZ_FAIL(QZ_ARG, "%s: writing has begun already", s->folder);
+    QZ_TRY(assign_files(s));
+    size_t files = s->files;
+    s->file = qz_arena_calloc(s->arena, qz_array_bytes(files, sizeof *s->file));
+    entry **order = sorted(s);
+    if (!s->file || !order) {
+        s->files = 0;
+        return qz_arena_failed(s->arena);
+    }
+    for (size_t i = 0, first = 0; i < files; i++) {
+        size_t n = 0;
+        while (first + n < s->count && order[first + n]->file == i) n++;
+        if (!(s->file[i].name = file_name(s, i))) return qz_arena_failed(s->arena);
+        QZ_TRY(begin_file(s, &s->file[i], order + first, n));
+        first += n;
+    }
+    s->ready = true;
+    return QZ_OK;
+}
+
+/* ---- writing ---- */
+
+qz_status qz_shards_write(qz_shards *s, const char *name, const void *data, size_t bytes)
+{
+    int64_t i = qz_strmap_get(s->names, name, strlen(name));
+    if (i < 0 || !s->ready) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is written but was not declared before", name);
+    entry *e = &s->tensor[i];
+    if (bytes != e->bytes)
+        return QZ_FAIL(QZ_SHAPE, "tensor \"%s\": %zu bytes are written, but its shape and type take %llu", name, bytes,
+                       (unsigned long long)e->bytes);
+    if (atomic_exchange(&e->state, BEING_WRITTEN) != NEW)
+        return QZ_FAIL(QZ_ARG, "tensor \"%s\" is written twice", name);
+    QZ_TRY_CTX(qz_outfile_write(s->file[e->file].out, e->offset, data, bytes), "tensor \"%s\"", name);
+    atomic_store(&e->state, WRITTEN);
+    return QZ_OK;
+}
+
+static qz_status check_complete(qz_shards *s)
+{
+    if (!s->ready) return QZ_FAIL(QZ_ARG, "%s: writing has not begun", s->folder);
+    for (size_t i = 0; i < s->count; i++)
+        if (atomic_load(&s->tensor[i].state) != WRITTEN)
+            return QZ_FAIL(QZ_ARG, "%s: tensor \"%s\" was declared but not written exactly once", s->folder,
+                           s->tensor[i].name);
+    return QZ_OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const entry *const *)a)->name, (*(const entry *const *)b)->name);
+}
+
+static qz_status index_text(const char **out, size_t *size, qz_json_writer *w, const qz_shards *s, entry *const *order)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < s->count; i++) total += order[i]->bytes;
+    qz_json_begin_object(w, NULL);
+    qz_json_begin_object(w, "metadata");
+    qz_json_put_int(w, "total_size", (int64_t)total);
+    qz_json_end(w);
+    qz_json_begin_object(w, "weight_map");
+    for (size_t i = 0; i < s->count; i++) qz_json_put_string(w, order[i]->name, s->file[order[i]->file].name);
+    qz_json_end(w);
+    qz_json_end(w);
+    return qz_json_writer_finish(w, out, size);
+}
+
+static qz_status write_index(qz_shards *s)
+{
+    char *path = qz_path_join(s->arena, s->folder, "model.safetensors.index.json");
+    entry **order = sorted(s);
+    if (!path || !order) return qz_arena_failed(s->arena);
+    qsort(order, s->count, sizeof *order, by_name);
+    qz_json_writer *w;
+    QZ_TRY(qz_json_writer_new(&w, true));
+    const char *text;
+    size_t size;
+    qz_status status = index_text(&text, &size, w, s, order);
+    if (status == QZ_OK) status = qz_file_write(path, text, size);
+    qz_json_writer_free(w);
+    return status;
+}
+
+qz_status qz_shards_finish(qz_shards *s)
+{
+    QZ_TRY(check_complete(s));
+    for (size_t i = 0; i < s->files; i++) {
+        qz_outfile *out = s->file[i].out;
+        s->file[i].out = NULL;
+        QZ_TRY(qz_outfile_close(out));
+    }
+    return s->files > 1 ? write_index(s) : QZ_OK;
+}
+
+uint64_t qz_shards_bytes(const qz_shards *s)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < s->files; i++) sum += s->file[i].size;
+    return sum;
+}
