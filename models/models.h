@@ -29,7 +29,16 @@
 typedef enum qz_stage { QZ_STAGE_QKV, QZ_STAGE_O, QZ_STAGE_GATE_UP, QZ_STAGE_DOWN, QZ_STAGES } qz_stage;
 
 /* Linears of a decoder layer. Those of one stage share an input; servers fuse them. */
-typedef enum qz_role { QZ_ROLE_Q, QZ_ROLE_K, QZ_ROLE_V, QZ_ROLE_O, QZ_ROLE_GATE, QZ_ROLE_UP, QZ_ROLE_DOWN, QZ_ROLES } qz_role;
+typedef enum qz_role {
+    QZ_ROLE_Q,
+    QZ_ROLE_K,
+    QZ_ROLE_V,
+    QZ_ROLE_O,
+    QZ_ROLE_GATE,
+    QZ_ROLE_UP,
+    QZ_ROLE_DOWN,
+    QZ_ROLES
+} qz_role;
 
 qz_stage qz_role_stage(qz_role role);
 const char *qz_stage_name(qz_stage stage); /* "qkv", "o", "gate_up", "down" */
@@ -40,8 +49,9 @@ typedef struct qz_rope {
     qz_rope_kind kind;
     double theta, factor;
     double low_freq_factor, high_freq_factor, original_context; /* llama3; original_context also yarn */
-    double beta_fast, beta_slow, attention_factor;               /* yarn */
-    bool truncate;                                               /* yarn */
+    double beta_fast, beta_slow;                                /* yarn */
+    double attention_factor;                                    /* cos and sin are multiplied by it; 1 unless yarn */
+    bool truncate;                                              /* yarn */
 } qz_rope;
 
 /* What config.json says, after the family's defaults. */
@@ -54,17 +64,28 @@ typedef struct qz_model_config {
     int64_t first_window_layer; /* layers from this one on slide (qwen: max_window_layers) */
     uint8_t *layer_slides;      /* (layers) from layer_types when given, else derived from the two above */
     qz_rope rope;
-    int32_t bos;                /* -1: none */
-    qz_dtype stored;            /* torch_dtype / dtype */
+    int32_t bos;     /* -1: none */
+    qz_dtype stored; /* torch_dtype / dtype */
 } qz_model_config;
+
+/* Where a family keeps its tensors. Names under `layer` are those of one layer: "<layer>.<index>.<name>". */
+typedef struct qz_tensor_names {
+    const char *embedding, *final_norm, *head; /* full names: "model.embed_tokens.weight" */
+    const char *layer;                         /* "model.layers" */
+    const char *linear[QZ_ROLES];              /* modules: "self_attn.q_proj" */
+    const char *norm[2], *q_norm, *k_norm;     /* tensors: "input_layernorm.weight" */
+    const char *const *derived;                /* globs of full names: tables computed from the config, not read */
+} qz_tensor_names;
 
 typedef struct qz_family {
     qz_plugin plugin;
     const char *architecture; /* "LlamaForCausalLM" */
     const char *model_type;   /* "llama" */
+    int64_t default_kv_heads; /* when config.json has no num_key_value_heads; 0: as many as heads */
+    int64_t default_head_dim; /* when config.json has no head_dim; 0: hidden_size / num_attention_heads */
+    const qz_tensor_names *names;
     /* Reads what is particular to the family on top of what all share. */
     qz_status (*read_config)(qz_model_config *out, const qz_json_node *config);
-    const char *const *linear; /* [QZ_ROLES] module under "model.layers.%d.": "self_attn.q_proj" */
 } qz_family;
 
 const qz_plugins *qz_families(void);
@@ -90,16 +111,16 @@ typedef struct qz_model qz_model;
 typedef struct qz_linear {
     const char *module; /* full name, lives as long as the model */
     qz_role role;
-    qz_tensor weight;   /* (N, K) F32 */
-    qz_tensor bias;     /* (N) F32; data NULL: none */
+    qz_tensor weight; /* (N, K) F32 */
+    qz_tensor bias;   /* (N) F32; data NULL: none */
 } qz_linear;
 
 typedef struct qz_layer {
     int index;
     qz_linear linear[QZ_ROLES];
-    const char *norm_name[2];  /* full tensor names: before attention, before the MLP */
-    qz_tensor norm[2];         /* (C) F32 */
-    qz_tensor q_norm, k_norm;  /* (D) F32; data NULL: none */
+    const char *norm_name[2]; /* full tensor names: before attention, before the MLP */
+    qz_tensor norm[2];        /* (C) F32 */
+    qz_tensor q_norm, k_norm; /* (D) F32; data NULL: none */
 } qz_layer;
 
 /* Checks that every tensor the family needs is there with its shape, and that no other is, unless its name matches one
@@ -143,8 +164,8 @@ QZ_NODISCARD qz_status qz_stage_apply(const qz_model *m, const qz_layer *layer, 
                                       const qz_tensor *x, const qz_tensor *residual, const qz_tensor *carry,
                                       qz_arena *scratch);
 /* All four stages. */
-QZ_NODISCARD qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
-                                        qz_arena *scratch);
+QZ_NODISCARD qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch,
+                                        const qz_tensor *residual, qz_arena *scratch);
 /* Bytes of scratch that one of the two above takes at most for a batch. */
 uint64_t qz_model_scratch_bytes(const qz_model *m, qz_batch batch);
 
@@ -155,10 +176,10 @@ QZ_NODISCARD qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidde
                                        qz_arena *scratch);
 /* log_prob (T) F64 of targets (T) given normed hidden states, without holding more than a block of logits. */
 QZ_NODISCARD qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
-                                         const qz_tensor *log_prob, qz_arena *scratch);
+                                         const qz_tensor *log_probs, qz_arena *scratch);
 
-/* Names of all plain tensors that are not linears of a layer (embeddings, norms, head), in the order of the model, for
- * exporters; count through *count. */
+/* Names of all plain tensors that are not linears of a layer (embeddings, norms, head), in the order of the model, then
+ * those that were passed through, in the order of the files; for exporters; count through *count. */
 QZ_NODISCARD qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena);
 
 #endif

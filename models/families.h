@@ -1,0 +1,23 @@
+/* What the families' files share: the readers of config.json that several of them need, and the tensor names of the
+ * Llama tree, which Mistral and Qwen follow. */
+#ifndef QZ_MODELS_FAMILIES_H
+#define QZ_MODELS_FAMILIES_H
+
+#include "models/models.h"
+
+#define QZ_FAMILY(name) extern const qz_family qz_family_##name;
+#include "models/families.def"
+#undef QZ_FAMILY
+
+extern const qz_tensor_names qz_llama_names;
+
+/* An optional boolean; absent or null is `fallback`. */
+QZ_NODISCARD qz_status qz_config_flag(const qz_json_node *config, const char *key, bool fallback, bool *out);
+/* An optional integer >= low; absent is `absent`, null is `null`. */
+QZ_NODISCARD qz_status qz_config_int_or(const qz_json_node *config, const char *key, int64_t low, int64_t high,
+                                        int64_t absent, int64_t null, int64_t *out);
+/* Qwen: use_sliding_window, sliding_window, max_window_layers, layer_types -> window, first_window_layer, layer_slides.
+ */
+QZ_NODISCARD qz_status qz_config_qwen_window(qz_model_config *out, const qz_json_node *config);
+
+#endif

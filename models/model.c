@@ -1,0 +1,134 @@
+/* Opening a model, and the facts about it that other folders ask for. */
+#include <string.h>
+
+#include "models/parts.h"
+
+qz_stage qz_role_stage(qz_role role)
+{
+    static const qz_stage stage[QZ_ROLES] = {QZ_STAGE_QKV,     QZ_STAGE_QKV,     QZ_STAGE_QKV, QZ_STAGE_O,
+                                             QZ_STAGE_GATE_UP, QZ_STAGE_GATE_UP, QZ_STAGE_DOWN};
+    return stage[role];
+}
+
+const char *qz_stage_name(qz_stage stage)
+{
+    static const char *const name[QZ_STAGES] = {"qkv", "o", "gate_up", "down"};
+    return name[stage];
+}
+
+/* A config without torch_dtype means what is stored. */
+static void settle_stored_type(qz_model *m, const qz_json_node *config)
+{
+    if (qz_json_is(qz_json_get(config, "dtype"), QZ_JSON_NULL) &&
+        qz_json_is(qz_json_get(config, "torch_dtype"), QZ_JSON_NULL))
+        m->config.stored = m->embedding->view.dtype;
+}
+
+static qz_status read_small(qz_model *m)
+{
+    const qz_model_config *c = &m->config;
+    m->final_norm = qz_arena_array(m->arena, float, (size_t)c->hidden);
+    m->inv_freq = qz_arena_array(m->arena, float, (size_t)c->head_dim / 2);
+    if (!m->final_norm || !m->inv_freq) return qz_arena_failed(m->arena);
+    qz_rope_frequencies(m->inv_freq, &c->rope, c->head_dim);
+    return qz_ckpt_read_plain(m->ckpt, m->family->names->final_norm, 1, &c->hidden, m->final_norm);
+}
+
+static qz_status open_parts(qz_model *m, const char *const *pass_through)
+{
+    const qz_json_node *config = qz_json_root(qz_ckpt_config(m->ckpt));
+    QZ_TRY(qz_arena_new(&m->arena, "model"));
+    QZ_TRY_CTX(qz_model_config_read(&m->config, config, m->arena), "config.json");
+    m->family = qz_family_at((size_t)qz_plugins_find(qz_families(), m->config.family));
+    QZ_TRY(qz_model_name_layers(m));
+    QZ_TRY(qz_model_check_tensors(m, pass_through));
+    settle_stored_type(m, config);
+    return read_small(m);
+}
+
+qz_status qz_model_open(qz_model **out, const qz_ckpt *ckpt, const qz_backend *backend, const char *const *pass_through)
+{
+    qz_model *m = *out = qz_calloc(1, sizeof *m);
+    if (!m) return QZ_FAIL(QZ_MEMORY, "out of memory opening a model");
+    m->ckpt = ckpt;
+    m->backend = backend;
+    qz_status status = open_parts(m, pass_through);
+    if (status == QZ_OK) return QZ_OK;
+    qz_model_close(m);
+    *out = NULL;
+    return qz_error_context(status, "%s", qz_ckpt_folder(ckpt));
+}
+
+void qz_model_close(qz_model *m)
+{
+    if (!m) return;
+    qz_arena_free(m->arena);
+    qz_free(m);
+}
+
+const qz_model_config *qz_model_config_of(const qz_model *m)
+{
+    return &m->config;
+}
+
+const qz_family *qz_model_family(const qz_model *m)
+{
+    return m->family;
+}
+
+const qz_ckpt *qz_model_ckpt(const qz_model *m)
+{
+    return m->ckpt;
+}
+
+const qz_backend *qz_model_backend(const qz_model *m)
+{
+    return m->backend;
+}
+
+void qz_model_set_tap(qz_model *m, qz_tap tap)
+{
+    m->tap = tap;
+}
+
+void qz_model_linear_shape(const qz_model *m, qz_role role, int64_t *n, int64_t *k)
+{
+    const qz_model_config *c = &m->config;
+    const int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    const int64_t outputs[QZ_ROLES] = {q, kv, kv, c->hidden, c->ffn, c->ffn, c->hidden};
+    *n = outputs[role];
+    *k = qz_model_stage_width(m, qz_role_stage(role));
+}
+
+const char *qz_model_linear_name(const qz_model *m, int layer, qz_role role)
+{
+    return m->names[layer].linear[role];
+}
+
+bool qz_model_linear_has_bias(const qz_model *m, qz_role role)
+{
+    switch (qz_role_stage(role)) {
+    case QZ_STAGE_QKV:
+        return m->config.qkv_bias;
+    case QZ_STAGE_O:
+        return m->config.o_bias;
+    default:
+        return m->config.mlp_bias;
+    }
+}
+
+int64_t qz_model_stage_width(const qz_model *m, qz_stage stage)
+{
+    const qz_model_config *c = &m->config;
+    const int64_t width[QZ_STAGES] = {c->hidden, c->heads * c->head_dim, c->hidden, c->ffn};
+    return width[stage];
+}
+
+qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena)
+{
+    *names = qz_arena_array(arena, const char *, m->plains);
+    if (!*names) return qz_arena_failed(arena);
+    memcpy(*names, m->plain, m->plains * sizeof **names);
+    *count = m->plains;
+    return QZ_OK;
+}

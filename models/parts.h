@@ -1,0 +1,34 @@
+/* A model from the inside; shared by the files of models/, and nothing outside includes it. */
+#ifndef QZ_MODELS_PARTS_H
+#define QZ_MODELS_PARTS_H
+
+#include "models/models.h"
+#include "models/rope.h"
+
+typedef struct qz_layer_names {
+    const char *linear[QZ_ROLES]; /* modules */
+    const char *norm[2];
+    const char *q_norm, *k_norm; /* NULL: none */
+} qz_layer_names;
+
+struct qz_model {
+    const qz_ckpt *ckpt;
+    const qz_backend *backend;
+    const qz_family *family;
+    qz_model_config config;
+    qz_arena *arena;
+    qz_layer_names *names; /* (layers) */
+    const char **plain;    /* (plains) */
+    size_t plains;
+    const qz_stored *embedding, *head; /* the same when tied */
+    float *final_norm;                 /* (C) */
+    float *inv_freq;                   /* (D/2) */
+    qz_tap tap;
+};
+
+/* Fills names from the family's table. */
+QZ_NODISCARD qz_status qz_model_name_layers(qz_model *m);
+/* Every needed tensor is there with its shape and a plain type; no other is. Fills plain, embedding, head. */
+QZ_NODISCARD qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through);
+
+#endif

@@ -1,0 +1,195 @@
+/* Which tensors a model has: names from the family's table, and the check of a folder against them. Every tensor that
+ * the family needs must be there with its shape and a plain type, and no other may be, so that a wrong config or a
+ * variant that we do not know is found before any arithmetic. */
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "models/parts.h"
+
+static const char *layer_name(qz_model *m, int64_t layer, const char *name)
+{
+    return qz_arena_printf(m->arena, "%s.%lld.%s", m->family->names->layer, (long long)layer, name);
+}
+
+qz_status qz_model_name_layers(qz_model *m)
+{
+    const qz_tensor_names *table = m->family->names;
+    bool complete = (m->names = qz_arena_calloc(m->arena, (size_t)m->config.layers * sizeof *m->names)) != NULL;
+    for (int64_t i = 0; complete && i < m->config.layers; i++) {
+        qz_layer_names *n = &m->names[i];
+        for (int r = 0; r < QZ_ROLES; r++) complete &= (n->linear[r] = layer_name(m, i, table->linear[r])) != NULL;
+        for (int j = 0; j < 2; j++) complete &= (n->norm[j] = layer_name(m, i, table->norm[j])) != NULL;
+        if (!m->config.qk_norm) continue;
+        complete &= (n->q_norm = layer_name(m, i, table->q_norm)) != NULL;
+        complete &= (n->k_norm = layer_name(m, i, table->k_norm)) != NULL;
+    }
+    return complete ? QZ_OK : qz_arena_failed(m->arena);
+}
+
+/* ---- shapes ---- */
+
+static const char *shape_text(char *out, size_t size, int ndim, const int64_t *shape)
+{
+    size_t used = (size_t)snprintf(out, size, "(");
+    for (int i = 0; i < ndim && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    if (used < size) snprintf(out + used, size - used, ")");
+    return out;
+}
+
+/* cols 0: one dimension. */
+static qz_status check_plain(const qz_model *m, const char *name, int64_t rows, int64_t cols)
+{
+    char found[200], expected[64];
+    const int ndim = cols ? 2 : 1;
+    const int64_t shape[2] = {rows, cols};
+    const qz_stored *t = qz_ckpt_find(m->ckpt, name);
+    shape_text(expected, sizeof expected, ndim, shape);
+    if (!t)
+        return QZ_FAIL(QZ_FORMAT, "%s: missing; config.json says %s of shape %s", name, m->family->architecture,
+                       expected);
+    bool same = t->view.ndim == ndim;
+    for (int i = 0; same && i < ndim; i++) same = t->view.shape[i] == shape[i];
+    if (!same)
+        return QZ_FAIL(QZ_SHAPE, "%s: shape is %s, config.json says %s", name,
+                       shape_text(found, sizeof found, t->view.ndim, t->view.shape), expected);
+    if (!qz_dtype_is_plain(t->view.dtype))
+        return QZ_FAIL(QZ_FORMAT, "%s: type is %s, allowed are F32, F16 and BF16", name, qz_dtype_name(t->view.dtype));
+    return QZ_OK;
+}
+
+static qz_status check_linear(const qz_model *m, const char *module, qz_role role)
+{
+    char name[512];
+    int64_t n, k;
+    qz_model_linear_shape(m, role, &n, &k);
+    if (!qz_ckpt_is_quantized(m->ckpt, module)) {
+        snprintf(name, sizeof name, "%s.weight", module);
+        QZ_TRY(check_plain(m, name, n, k));
+    }
+    if (!qz_model_linear_has_bias(m, role)) return QZ_OK;
+    snprintf(name, sizeof name, "%s.bias", module);
+    return check_plain(m, name, n, 0);
+}
+
+/* Checks a plain tensor and remembers its name. */
+static qz_status add_plain(qz_model *m, const char *name, int64_t rows, int64_t cols)
+{
+    QZ_TRY(check_plain(m, name, rows, cols));
+    m->plain[m->plains++] = name;
+    return QZ_OK;
+}
+
+static qz_status check_layer(qz_model *m, const qz_layer_names *names)
+{
+    const qz_model_config *c = &m->config;
+    for (int r = 0; r < QZ_ROLES; r++) QZ_TRY(check_linear(m, names->linear[r], (qz_role)r));
+    for (int j = 0; j < 2; j++) QZ_TRY(add_plain(m, names->norm[j], c->hidden, 0));
+    if (!c->qk_norm) return QZ_OK;
+    QZ_TRY(add_plain(m, names->q_norm, c->head_dim, 0));
+    return add_plain(m, names->k_norm, c->head_dim, 0);
+}
+
+/* A tied model may store the head again, if it says the same. */
+static qz_status check_tied_head(const qz_model *m)
+{
+    const qz_tensor_names *names = m->family->names;
+    const qz_stored *head = qz_ckpt_find(m->ckpt, names->head);
+    if (!head) return QZ_OK;
+    QZ_TRY(check_plain(m, names->head, m->config.vocabulary, m->config.hidden));
+    if (head->view.dtype == m->embedding->view.dtype &&
+        memcmp(head->view.data, m->embedding->view.data, (size_t)head->bytes) == 0)
+        return QZ_OK;
+    return QZ_FAIL(QZ_FORMAT,
+                   "%s: differs from %s, but config.json says tie_word_embeddings; set it to false, or drop %s",
+                   names->head, names->embedding, names->head);
+}
+
+static qz_status check_needed(qz_model *m)
+{
+    const qz_tensor_names *names = m->family->names;
+    const qz_model_config *c = &m->config;
+    QZ_TRY(add_plain(m, names->embedding, c->vocabulary, c->hidden));
+    for (int64_t i = 0; i < c->layers; i++) QZ_TRY(check_layer(m, &m->names[i]));
+    QZ_TRY(add_plain(m, names->final_norm, c->hidden, 0));
+    m->embedding = m->head = qz_ckpt_find(m->ckpt, names->embedding);
+    if (c->tied) return check_tied_head(m);
+    QZ_TRY(add_plain(m, names->head, c->vocabulary, c->hidden));
+    m->head = qz_ckpt_find(m->ckpt, names->head);
+    return QZ_OK;
+}
+
+/* ---- tensors that nobody needs ---- */
+
+static qz_status add_name(qz_strmap *known, const char *name, int64_t value)
+{
+    return qz_strmap_add(known, name, strlen(name), value, NULL);
+}
+
+/* Plain tensors have value QZ_ROLES, modules of linears their role. */
+static qz_status known_names(const qz_model *m, qz_strmap *known)
+{
+    for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], QZ_ROLES));
+    QZ_TRY(add_name(known, m->family->names->head, QZ_ROLES));
+    for (int64_t i = 0; i < m->config.layers; i++)
+        for (int r = 0; r < QZ_ROLES; r++) QZ_TRY(add_name(known, m->names[i].linear[r], r));
+    return QZ_OK;
+}
+
+static bool matches(const char *name, const char *const *globs)
+{
+    for (; globs && *globs; globs++)
+        if (fnmatch(*globs, name, 0) == 0) return true;
+    return false;
+}
+
+/* "<module>.<suffix>" of a linear, where the container knows the suffix and the family has such a bias. */
+static bool belongs_to_linear(const qz_model *m, const qz_strmap *known, const char *name)
+{
+    char module[512];
+    const char *dot = strrchr(name, '.');
+    if (!dot || (size_t)(dot - name) >= sizeof module) return false;
+    int64_t role = qz_strmap_get(known, name, (size_t)(dot - name));
+    if (role < 0 || role >= QZ_ROLES) return false;
+    if (strcmp(dot, ".bias") == 0 && !qz_model_linear_has_bias(m, (qz_role)role)) return false;
+    snprintf(module, sizeof module, "%.*s", (int)(dot - name), name);
+    return qz_ckpt_is_part_of(m->ckpt, name, module);
+}
+
+static qz_status check_others(qz_model *m, const qz_strmap *known, const char *const *pass_through)
+{
+    const char *first = NULL;
+    size_t unknown = 0;
+    for (size_t i = 0; i < qz_ckpt_count(m->ckpt); i++) {
+        const char *name = qz_ckpt_at(m->ckpt, i)->name;
+        if (qz_strmap_get(known, name, strlen(name)) == QZ_ROLES || belongs_to_linear(m, known, name)) continue;
+        if (matches(name, m->family->names->derived)) continue;
+        if (matches(name, pass_through)) {
+            m->plain[m->plains++] = name;
+        } else {
+            if (!first) first = name;
+            unknown++;
+        }
+    }
+    if (!unknown) return QZ_OK;
+    return QZ_FAIL(QZ_FORMAT,
+                   "%s: %s as config.json describes it has no such tensor (%zu like it in all); if it may be copied "
+                   "unchanged, name it in the recipe's pass_through",
+                   first, m->family->architecture, unknown);
+}
+
+qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through)
+{
+    qz_strmap *known = NULL;
+    size_t most = 3 + (size_t)m->config.layers * 4 + qz_ckpt_count(m->ckpt);
+    m->plain = qz_arena_array(m->arena, const char *, most);
+    if (!m->plain) return qz_arena_failed(m->arena);
+    QZ_TRY(check_needed(m));
+    qz_status status = qz_strmap_new(&known, most + (size_t)m->config.layers * QZ_ROLES);
+    if (status == QZ_OK) status = known_names(m, known);
+    if (status == QZ_OK) status = check_others(m, known, pass_through);
+    qz_strmap_free(known);
+    return status;
+}
