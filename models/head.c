@@ -10,9 +10,9 @@
 
 enum { TILE = 1024 };
 
-static qz_status nonfinite_in(const qz_stored *table, int64_t row, int64_t col)
+static qz_status nonfinite_in(const char *table, int64_t row, int64_t col)
 {
-    return QZ_FAIL(QZ_NUMERIC, "%s: NaN or infinity at [%lld, %lld]", table->name, (long long)row, (long long)col);
+    return QZ_FAIL(QZ_NUMERIC, "%s: NaN or infinity at [%lld, %lld]", table, (long long)row, (long long)col);
 }
 
 qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor *residual)
@@ -24,10 +24,10 @@ qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor 
             return QZ_FAIL(QZ_ARG, "token %lld: id %d, but vocab_size of the model is %lld; is the tokenizer its own?",
                            (long long)t, ids[t], (long long)vocabulary);
     }
-    QZ_TRY(qz_op_embedding(m->backend, residual, &m->embedding->view, ids));
+    QZ_TRY(qz_op_embedding(m->backend, residual, &m->embedding, ids));
     QZ_TRY(qz_op_first_nonfinite(m->backend, residual, &bad));
     if (bad < 0) return QZ_OK;
-    return nonfinite_in(m->embedding, ids[bad / residual->shape[1]], bad % residual->shape[1]);
+    return nonfinite_in(m->family->names->embedding, ids[bad / residual->shape[1]], bad % residual->shape[1]);
 }
 
 qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *residual, const qz_tensor *y)
@@ -39,7 +39,7 @@ qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *residual, cons
 /* Rows [first, first + count) of the head as F32: a view of the map, or widened into `room` (TILE, C). */
 static qz_status head_rows(const qz_model *m, int64_t first, int64_t count, float *room, qz_tensor *out)
 {
-    const qz_tensor stored = qz_tensor_rows(&m->head->view, first, count);
+    const qz_tensor stored = qz_tensor_rows(&m->head, first, count);
     int64_t bad;
     *out = stored;
     if (stored.dtype != QZ_F32) {
@@ -48,7 +48,8 @@ static qz_status head_rows(const qz_model *m, int64_t first, int64_t count, floa
     }
     QZ_TRY(qz_op_first_nonfinite(m->backend, out, &bad));
     if (bad < 0) return QZ_OK;
-    return nonfinite_in(m->head, first + bad / m->config.hidden, bad % m->config.hidden);
+    return nonfinite_in(m->config.tied ? m->family->names->embedding : m->family->names->head,
+                        first + bad / m->config.hidden, bad % m->config.hidden);
 }
 
 static int64_t tile_end(const qz_model *m, int64_t first)
@@ -158,4 +159,12 @@ qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const in
     qz_status status = log_prob(m, hidden, targets, log_probs->data, scratch);
     qz_arena_restore(scratch, mark);
     return status;
+}
+
+uint64_t qz_model_head_bytes(const qz_model *m, int64_t tokens)
+{
+    enum { ALLOCATIONS = 6, PADDING = 64 };
+    const uint64_t width = (uint64_t)tile_end(m, 0), t = (uint64_t)tokens;
+    const uint64_t per_token = width * sizeof(float) + 3 * sizeof(double) + sizeof(int32_t);
+    return width * (uint64_t)m->config.hidden * sizeof(float) + t * per_token + ALLOCATIONS * PADDING;
 }

@@ -21,7 +21,27 @@ static void settle_stored_type(qz_model *m, const qz_json_node *config)
 {
     if (qz_json_is(qz_json_get(config, "dtype"), QZ_JSON_NULL) &&
         qz_json_is(qz_json_get(config, "torch_dtype"), QZ_JSON_NULL))
-        m->config.stored = m->embedding->view.dtype;
+        m->config.stored = m->embedding.dtype;
+}
+
+/* The table where it is mapped; a copy where the file has it at an odd address, which old writers allowed. */
+static qz_status find_table(qz_model *m, const char *name, qz_tensor *out)
+{
+    const qz_stored *stored = qz_ckpt_find(m->ckpt, name);
+    *out = stored->view;
+    if ((uintptr_t)out->data % (qz_dtype_bits(out->dtype) / 8) == 0) return QZ_OK;
+    out->data = qz_arena_alloc(m->arena, (size_t)stored->bytes);
+    if (!out->data) return qz_arena_failed(m->arena);
+    memcpy(out->data, stored->view.data, (size_t)stored->bytes);
+    return QZ_OK;
+}
+
+static qz_status find_tables(qz_model *m)
+{
+    const qz_tensor_names *names = m->family->names;
+    QZ_TRY(find_table(m, names->embedding, &m->embedding));
+    m->head = m->embedding;
+    return m->config.tied ? QZ_OK : find_table(m, names->head, &m->head);
 }
 
 static qz_status read_small(qz_model *m)
@@ -42,6 +62,7 @@ static qz_status open_parts(qz_model *m, const char *const *pass_through)
     m->family = qz_family_at((size_t)qz_plugins_find(qz_families(), m->config.family));
     QZ_TRY(qz_model_name_layers(m));
     QZ_TRY(qz_model_check_tensors(m, pass_through));
+    QZ_TRY(find_tables(m));
     settle_stored_type(m, config);
     return read_small(m);
 }

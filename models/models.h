@@ -177,6 +177,8 @@ QZ_NODISCARD qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidde
 /* log_prob (T) F64 of targets (T) given normed hidden states, without holding more than a block of logits. */
 QZ_NODISCARD qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
                                          const qz_tensor *log_probs, qz_arena *scratch);
+/* Bytes of scratch that log_prob takes at most for `tokens`; logits takes less. */
+uint64_t qz_model_head_bytes(const qz_model *m, int64_t tokens);
 
 /* Names of all plain tensors that are not linears of a layer (embeddings, norms, head), in the order of the model, then
  * those that were passed through, in the order of the files; for exporters; count through *count. */

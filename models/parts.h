@@ -20,15 +20,15 @@ struct qz_model {
     qz_layer_names *names; /* (layers) */
     const char **plain;    /* (plains) */
     size_t plains;
-    const qz_stored *embedding, *head; /* the same when tied */
-    float *final_norm;                 /* (C) */
-    float *inv_freq;                   /* (D/2) */
+    qz_tensor embedding, head; /* (V, C) as stored; the same when tied */
+    float *final_norm;         /* (C) */
+    float *inv_freq;           /* (D/2) */
     qz_tap tap;
 };
 
 /* Fills names from the family's table. */
 QZ_NODISCARD qz_status qz_model_name_layers(qz_model *m);
-/* Every needed tensor is there with its shape and a plain type; no other is. Fills plain, embedding, head. */
+/* Every needed tensor is there with its shape and a plain type; no other is. Fills plain. */
 QZ_NODISCARD qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through);
 
 #endif

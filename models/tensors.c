@@ -97,10 +97,11 @@ static qz_status check_tied_head(const qz_model *m)
 {
     const qz_tensor_names *names = m->family->names;
     const qz_stored *head = qz_ckpt_find(m->ckpt, names->head);
+    const qz_stored *embedding = qz_ckpt_find(m->ckpt, names->embedding);
     if (!head) return QZ_OK;
     QZ_TRY(check_plain(m, names->head, m->config.vocabulary, m->config.hidden));
-    if (head->view.dtype == m->embedding->view.dtype &&
-        memcmp(head->view.data, m->embedding->view.data, (size_t)head->bytes) == 0)
+    if (head->view.dtype == embedding->view.dtype &&
+        memcmp(head->view.data, embedding->view.data, (size_t)head->bytes) == 0)
         return QZ_OK;
     return QZ_FAIL(QZ_FORMAT,
                    "%s: differs from %s, but config.json says tie_word_embeddings; set it to false, or drop %s",
@@ -114,11 +115,7 @@ static qz_status check_needed(qz_model *m)
     QZ_TRY(add_plain(m, names->embedding, c->vocabulary, c->hidden));
     for (int64_t i = 0; i < c->layers; i++) QZ_TRY(check_layer(m, &m->names[i]));
     QZ_TRY(add_plain(m, names->final_norm, c->hidden, 0));
-    m->embedding = m->head = qz_ckpt_find(m->ckpt, names->embedding);
-    if (c->tied) return check_tied_head(m);
-    QZ_TRY(add_plain(m, names->head, c->vocabulary, c->hidden));
-    m->head = qz_ckpt_find(m->ckpt, names->head);
-    return QZ_OK;
+    return c->tied ? check_tied_head(m) : add_plain(m, names->head, c->vocabulary, c->hidden);
 }
 
 /* ---- tensors that nobody needs ---- */
