@@ -2,10 +2,14 @@
  */
 #include "checkpoints/checkpoints.h"
 
+static bool absent(const qz_json_node *node)
+{
+    return qz_json_type_of(node) == QZ_JSON_NULL;
+}
+
 static bool recognise(const qz_json_node *config)
 {
-    return qz_json_is(qz_json_get(config, "quantization_config"), QZ_JSON_NULL) &&
-           qz_json_is(qz_json_get(config, "compression_config"), QZ_JSON_NULL);
+    return absent(qz_json_get(config, "quantization_config")) && absent(qz_json_get(config, "compression_config"));
 }
 
 static const char *const suffixes[] = {"weight", "bias", NULL};
