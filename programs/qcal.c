@@ -1,5 +1,7 @@
-/* qcal: calibrates and quantizes trained language models. See cli.h for the commands. */
-int main(void)
+/* qcal: calibrates and quantizes trained language models. The commands are in cli.c. */
+#include "programs/cli.h"
+
+int main(int argc, char **argv)
 {
-    return 0;
+    return qz_cli_main(argc, argv, stdout, stderr);
 }

@@ -135,7 +135,7 @@ Test(recipe, wrong_type)
     qz_recipe *r;
     check_fails(QZ_ARG, "model: found 3, expected a string", with(&r, "model", "3"));
     check_fails(QZ_ARG, "model: found \"\", expected", with(&r, "model", ""));
-    check_fails(QZ_ARG, "weights: found [], expected an object", with(&r, "weights", "[]"));
+    check_fails(QZ_ARG, "weights: found an array of 0 elements, expected an object", with(&r, "weights", "[]"));
     check_fails(QZ_ARG, "calibration.samples: found \"many\", expected an integer",
                 with(&r, "calibration.samples", "many"));
     check_fails(QZ_ARG, "calibration.samples: found 1.5, expected an integer", with(&r, "calibration.samples", "1.5"));

@@ -1,0 +1,33 @@
+/* The folder that a run writes: OUTPUT.partial while it works, OUTPUT at the very end, nothing when it fails.
+ *
+ *     qz_output *o;
+ *     QZ_TRY(qz_output_check(path, overwrite));            // early, changes nothing
+ *     QZ_TRY(qz_output_open(&o, path, overwrite));          // makes OUTPUT.partial
+ *     ... write into qz_output_work(o) ...
+ *     status = qz_output_commit(o);                         // or qz_output_abandon(o)
+ *
+ * Rules: OUTPUT must not exist or be empty. With `overwrite` it may be a folder that qcal wrote (its report.json says
+ * so), which is put aside and removed after the new one is in its place. OUTPUT.partial of a crashed run is recognised
+ * by a marker and removed; anything else of that name is left alone. Links are not followed. */
+#ifndef QZ_PROGRAMS_OUTPUT_FOLDER_H
+#define QZ_PROGRAMS_OUTPUT_FOLDER_H
+
+#include <stdbool.h>
+
+#include "base/status.h"
+
+#define QZ_OUTPUT_MARKER ".qcal-partial"
+
+typedef struct qz_output qz_output;
+
+QZ_NODISCARD qz_status qz_output_check(const char *path, bool overwrite);
+/* `input` must not be OUTPUT or lie in it: replacing the one would destroy the other. NULL is fine. */
+QZ_NODISCARD qz_status qz_output_keeps(const char *path, const char *input);
+QZ_NODISCARD qz_status qz_output_open(qz_output **out, const char *path, bool overwrite);
+const char *qz_output_work(const qz_output *o); /* the folder to write into */
+/* Puts the work in its place and frees; on failure the work is removed and what was there before stays. */
+QZ_NODISCARD qz_status qz_output_commit(qz_output *o);
+/* Removes the work, and parent folders that were made for it, and frees. NULL allowed. */
+void qz_output_abandon(qz_output *o);
+
+#endif

@@ -1,0 +1,119 @@
+/* Draws qz_progress_state. Lines that are no bar never contain control characters, so that logs stay readable. */
+#include "programs/terminal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "programs/signals.h"
+#include "programs/table.h"
+
+enum { BAR = 24 };
+static const double seconds_between_lines = 10;
+
+qz_terminal qz_terminal_new(FILE *err, bool quiet)
+{
+    const char *term = getenv("TERM");
+    bool dumb = term && strcmp(term, "dumb") == 0;
+    return (qz_terminal){.err = err, .quiet = quiet, .is_terminal = isatty(fileno(err)) == 1 && !dumb};
+}
+
+void qz_terminal_clear(qz_terminal *t)
+{
+    if (t->bar_shown) fputs("\r\033[K", t->err);
+    t->bar_shown = false;
+}
+
+void qz_terminal_add_phase(qz_terminal *t, const char *name, double seconds)
+{
+    int i = 0;
+    while (i < t->phases && strncmp(t->phase[i].name, name, sizeof t->phase[i].name - 1) != 0) i++;
+    if (i == QZ_TERMINAL_PHASES) return;
+    if (i == t->phases) {
+        snprintf(t->phase[i].name, sizeof t->phase[i].name, "%s", name);
+        t->phase[i].seconds = 0;
+        t->phases++;
+    }
+    t->phase[i].seconds += seconds;
+}
+
+static int terminal_width(FILE *err)
+{
+    struct winsize size;
+    if (ioctl(fileno(err), TIOCGWINSZ, &size) != 0 || size.ws_col < 20) return 80;
+    return size.ws_col;
+}
+
+static double share(const qz_progress_state *s)
+{
+    return s->total ? (double)s->done / (double)s->total : 0;
+}
+
+/* ", 12 s left", or nothing. */
+static const char *remaining(char out[48], const qz_progress_state *s)
+{
+    char text[32];
+    out[0] = '\0';
+    if (s->remaining >= 0) snprintf(out, 48, ", %s left", qz_text_seconds(text, s->remaining));
+    return out;
+}
+
+static void draw_bar(qz_terminal *t, const qz_progress_state *s)
+{
+    char bar[BAR + 1], left[48], line[512];
+    int full = (int)(share(s) * BAR);
+    memset(bar, '.', BAR);
+    memset(bar, '#', full > BAR ? BAR : (size_t)full);
+    bar[BAR] = '\0';
+    snprintf(line, sizeof line, "%-20s [%s] %3.0f %%%s  %s", s->phase, bar, 100 * share(s), remaining(left, s),
+             s->item);
+    fprintf(t->err, "\r%.*s\033[K", terminal_width(t->err) - 1, line);
+    fflush(t->err);
+    t->bar_shown = true;
+}
+
+static void print_end(qz_terminal *t, const qz_progress_state *s)
+{
+    char seconds[32];
+    qz_terminal_clear(t);
+    fprintf(t->err, "%-20s done in %s\n", s->phase, qz_text_seconds(seconds, s->seconds));
+    fflush(t->err);
+}
+
+static void print_line(qz_terminal *t, const qz_progress_state *s)
+{
+    char left[48];
+    bool begins = strncmp(t->begun, s->phase, sizeof t->begun - 1) != 0;
+    if (begins) {
+        snprintf(t->begun, sizeof t->begun, "%s", s->phase);
+        t->last_line = 0;
+        fprintf(t->err, "%-20s started\n", s->phase);
+    } else if (s->seconds - t->last_line >= seconds_between_lines) {
+        t->last_line = s->seconds;
+        fprintf(t->err, "%-20s %.0f %%%s  %s\n", s->phase, 100 * share(s), remaining(left, s), s->item);
+    }
+    fflush(t->err);
+}
+
+static void show(qz_terminal *t, const qz_progress_state *s)
+{
+    if (s->finished)
+        print_end(t, s);
+    else if (t->is_terminal)
+        draw_bar(t, s);
+    else
+        print_line(t, s);
+}
+
+int qz_terminal_progress(void *context, const qz_progress_state *state)
+{
+    qz_terminal *t = context;
+    qz_memory_use_sample(&t->memory);
+    if (!t->quiet) show(t, state);
+    if (state->finished) {
+        qz_terminal_add_phase(t, state->phase, state->seconds);
+        t->begun[0] = '\0';
+    }
+    return qz_signals_asked_to_stop();
+}
