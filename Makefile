@@ -25,7 +25,7 @@ golden: setup ## run the golden tests and list their cases (QZ_GOLDEN=folder: ot
 	@scripts/build.sh release
 	ctest --preset release -L golden --verbose
 
-check: ## format, ladder, doors, symbols, sizes, names, schema
+check: ## format, ladder, doors, symbols, sizes, names, documents, schema
 	@scripts/setup.sh check
 	@scripts/build.sh release
 	@scripts/check.sh

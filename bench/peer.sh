@@ -1,0 +1,30 @@
+#!/bin/sh
+# Ours and llm-compressor's AWQ side by side on one machine: 2 layers of hidden 2048 and ffn 8192, 32 samples of 512.
+# The two alternate ROUNDS times (2); the ratio is of the time for the same phases: imports, loading and saving aside.
+# For developers: needs $QZ_SHARED/bench/peer_llmc.py (default ../shared) and the environment hf under $QZ_INTEROP_HOME.
+set -eu
+cd "$(dirname "$0")/.."
+unset OPENBLAS_CORETYPE
+shared=${QZ_SHARED:-../shared}
+python=${QZ_INTEROP_HOME:-$HOME/.cache/quartz-interop}/hf/bin/python
+folder=${QZ_BENCH:-${TMPDIR:-/tmp}/quartz-bench}
+threads=$(nproc)
+bin=build/release/bin
+[ -f "$shared/bench/peer_llmc.py" ] || { echo "peer: no $shared/bench/peer_llmc.py: set QZ_SHARED" >&2; exit 1; }
+[ -x "$python" ] || { echo "peer: no $python: run $shared/interop/setup.sh hf (it is large)" >&2; exit 1; }
+scripts/build.sh release qcal make_model bench_report
+model=$folder/2-layers
+[ -f "$model/model.safetensors" ] || $bin/make_model "$model" --layers 2
+figures=$(mktemp)
+trap 'rm -f "$figures"' EXIT
+for round in $(seq "${ROUNDS:-2}"); do
+    $bin/qcal run bench/awq-bench.json --model "$model" --output "$folder/ours" --overwrite --quiet --threads "$threads" \
+        --set calibration.samples=32
+    ours=$($bin/bench_report --calibration-seconds "$folder/ours/report.json")
+    rm -rf "$folder/theirs"
+    theirs=$("$python" "$shared/bench/peer_llmc.py" "$model" "$folder/theirs" --scheme W4A16_AWQ --samples 32 --seq 512 \
+        --threads "$threads" --text demo/text/calib.txt 2>/dev/null | sed -n 's/.*"calibrate_s": *\([0-9.]*\).*/\1/p')
+    echo "round $round: ours $ours s, llm-compressor $theirs s"
+    echo "$ours $theirs" >>"$figures"
+done
+awk '{ ours += $1; theirs += $2 } END { printf "ours is %.1f times as fast\n", theirs / ours }' "$figures"
