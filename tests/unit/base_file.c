@@ -1,0 +1,143 @@
+/* Files appear whole or not at all; folders are removed without following links. */
+#include "base/file.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "testing/testing.h"
+
+static qz_arena *arena;
+
+static void setup(void)
+{
+    check_ok(qz_arena_new(&arena, "test"));
+}
+
+static void teardown(void)
+{
+    qz_arena_free(arena);
+}
+
+TestSuite(file, .init = setup, .fini = teardown);
+
+Test(file, writes_and_reads)
+{
+    char *text;
+    size_t size;
+    check_ok(qz_file_write(test_path("a"), "hello", 5));
+    check_ok(qz_file_read(&text, &size, test_path("a"), 100, arena));
+    cr_assert(size == 5);
+    cr_assert_str_eq(text, "hello");
+    cr_assert(!qz_path_exists(test_path("a.tmp")));
+    check_fails(QZ_FORMAT, "at most 4", qz_file_read(&text, &size, test_path("a"), 4, arena));
+    check_fails(QZ_IO, "cannot be opened", qz_file_read(&text, &size, test_path("none"), 4, arena));
+    check_ok(qz_file_copy(test_path("b"), test_path("a")));
+    uint64_t bytes;
+    check_ok(qz_file_size(test_path("b"), &bytes));
+    cr_assert(bytes == 5);
+}
+
+Test(file, refuses_folders_and_pipes)
+{
+    char *text;
+    size_t size;
+    cr_assert(mkfifo(test_path("pipe"), 0600) == 0);
+    check_fails(QZ_IO, "not a regular file", qz_file_read(&text, &size, test_path("pipe"), 100, arena));
+    check_fails(QZ_IO, "not a regular file", qz_file_read(&text, &size, test_folder(), 100, arena));
+}
+
+Test(file, maps)
+{
+    qz_map map;
+    test_write_file(test_path("m"), "abc", 3);
+    check_ok(qz_map_open(&map, test_path("m")));
+    cr_assert(map.size == 3 && memcmp(map.data, "abc", 3) == 0);
+    qz_map_close(&map);
+    test_write_file(test_path("empty"), "", 0);
+    check_ok(qz_map_open(&map, test_path("empty")));
+    cr_assert(map.size == 0 && map.data != NULL);
+    qz_map_close(&map);
+}
+
+Test(file, an_outfile_appears_when_closed)
+{
+    qz_outfile *f;
+    check_ok(qz_outfile_open(&f, test_path("o"), 8));
+    check_ok(qz_outfile_write(f, 4, "5678", 4));
+    check_ok(qz_outfile_write(f, 0, "1234", 4));
+    cr_assert(!qz_path_exists(test_path("o")));
+    check_ok(qz_outfile_close(f));
+    char *text;
+    size_t size;
+    check_ok(qz_file_read(&text, &size, test_path("o"), 100, arena));
+    cr_assert_str_eq(text, "12345678");
+}
+
+Test(file, an_abandoned_outfile_leaves_nothing)
+{
+    qz_outfile *f;
+    check_ok(qz_outfile_open(&f, test_path("gone"), 8));
+    qz_outfile_abandon(f);
+    cr_assert(!qz_path_exists(test_path("gone")) && !qz_path_exists(test_path("gone.tmp")));
+}
+
+Test(file, a_full_disk_is_an_error_and_leaves_nothing)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit old, small = {4096, 4096};
+    getrlimit(RLIMIT_FSIZE, &old);
+    const char *path = test_path("large");
+    setrlimit(RLIMIT_FSIZE, &small);
+    qz_outfile *f;
+    qz_status status = qz_outfile_open(&f, path, 100000);
+    setrlimit(RLIMIT_FSIZE, &old);
+    check_fails(QZ_IO, "100000 bytes are needed", status);
+    cr_assert(!qz_path_exists(path) && !qz_path_exists(test_path("large.tmp")));
+}
+
+Test(path, joins_and_takes_apart)
+{
+    setup();
+    cr_assert_str_eq(qz_path_join(arena, "a", "b"), "a/b");
+    cr_assert_str_eq(qz_path_join(arena, "a/", "b"), "a/b");
+    cr_assert_str_eq(qz_path_base("x/y.z"), "y.z");
+    cr_assert_str_eq(qz_path_base("y.z"), "y.z");
+    teardown();
+}
+
+Test(path, folders_are_made_listed_and_removed)
+{
+    setup();
+    char **names;
+    size_t count;
+    char *outside = qz_path_join(arena, test_folder(), "outside"), *deep = qz_path_join(arena, test_folder(), "x/y/z");
+    char *x = qz_path_join(arena, test_folder(), "x");
+    check_ok(qz_folder_make(deep));
+    check_ok(qz_folder_make(deep));
+    check_ok(qz_folder_make(outside));
+    test_write_file(qz_path_join(arena, outside, "keep"), "1", 1);
+    test_write_file(qz_path_join(arena, deep, "b"), "1", 1);
+    test_write_file(qz_path_join(arena, deep, "a"), "1", 1);
+    cr_assert(symlink(outside, qz_path_join(arena, deep, "link")) == 0);
+    check_ok(qz_folder_list(&names, &count, deep, arena));
+    cr_assert(count == 3);
+    cr_assert_str_eq(names[0], "a");
+    cr_assert_str_eq(names[2], "link");
+    check_ok(qz_folder_remove(x));
+    cr_assert(!qz_path_exists(x));
+    cr_assert(qz_path_exists(qz_path_join(arena, outside, "keep")));
+    check_fails(QZ_IO, "cannot be removed", qz_folder_remove(x));
+    check_fails(QZ_IO, "cannot be made", qz_folder_make(qz_path_join(arena, outside, "keep/below")));
+    teardown();
+}
+
+Test(path, free_space_of_a_path_to_come)
+{
+    uint64_t bytes = 0;
+    check_ok(qz_disk_free(test_path("not/there/yet"), &bytes));
+    cr_assert(bytes > 0);
+    check_ok(qz_disk_free("not-there", &bytes));
+}
