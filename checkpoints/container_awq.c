@@ -332,9 +332,11 @@ static qz_status config_block(char **out, const qz_export_plan *plan, qz_arena *
     put_skipped(w, plan);
     qz_json_end(w);
     const char *text;
-    size_t size;
+    size_t size = 0;
     qz_status status = qz_json_writer_finish(w, &text, &size);
-    if (status == QZ_OK && !(*out = qz_arena_strdup(arena, text))) status = qz_arena_failed(arena);
+    /* Without the newline that ends a pretty text. */
+    if (status == QZ_OK && !(*out = qz_arena_printf(arena, "%.*s", (int)size - 1, text)))
+        status = qz_arena_failed(arena);
     qz_json_writer_free(w);
     return status;
 }

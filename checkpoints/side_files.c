@@ -64,32 +64,12 @@ static qz_status set_type(char **text, const qz_json_node *root, const char *key
     return qz_json_text_set(text, *text, key, value, arena);
 }
 
-/* The block's lines after the first, indented like a member of the config. */
-static char *indented(const char *block, qz_arena *arena)
-{
-    size_t lines = 0, n = strlen(block);
-    while (n && block[n - 1] == '\n') n--;
-    for (size_t i = 0; i < n; i++) lines += block[i] == '\n';
-    char *out = qz_arena_alloc(arena, n + 2 * lines + 1), *at = out;
-    if (!out) return NULL;
-    for (size_t i = 0; i < n; i++) {
-        *at++ = block[i];
-        if (block[i] == '\n') {
-            *at++ = ' ';
-            *at++ = ' ';
-        }
-    }
-    *at = '\0';
-    return out;
-}
-
 static qz_status config_text(char **out, const qz_ckpt *source, const qz_container *container,
                              const qz_export_plan *plan, qz_arena *arena)
 {
     const qz_json_node *root = qz_json_root(qz_ckpt_config(source));
     char *block;
     QZ_TRY(container->config_block(&block, plan, arena));
-    if (!(block = indented(block, arena))) return qz_arena_failed(arena);
     if (!(*out = qz_arena_strdup(arena, qz_ckpt_config_text(source)))) return qz_arena_failed(arena);
     QZ_TRY(set_type(out, root, "torch_dtype", !qz_json_get(root, "dtype"), plan->plain_type, arena));
     QZ_TRY(set_type(out, root, "dtype", false, plan->plain_type, arena));
