@@ -49,11 +49,11 @@ static qz_status find_family(const qz_family **out, const qz_json_node *config)
     char known[512];
     const char *architecture = NULL, *model_type = NULL;
     const qz_json_node *list = qz_json_get(config, "architectures"), *type = qz_json_get(config, "model_type");
-    if (!qz_json_is(list, QZ_JSON_NULL) && !qz_json_is(list, QZ_JSON_ARRAY))
+    if (!qz_config_absent(list) && !qz_json_is(list, QZ_JSON_ARRAY))
         return QZ_FAIL(QZ_FORMAT, "architectures: found %s, expected an array of names",
                        qz_json_type_name(qz_json_type_of(list)));
     if (qz_json_count(list)) QZ_TRY(qz_json_string(qz_json_first(list), "architectures[0]", &architecture));
-    if (!qz_json_is(type, QZ_JSON_NULL)) QZ_TRY(qz_json_string(type, "model_type", &model_type));
+    if (!qz_config_absent(type)) QZ_TRY(qz_json_string(type, "model_type", &model_type));
     known_families(known, sizeof known);
     if (!architecture && !model_type)
         return QZ_FAIL(QZ_FORMAT, "architectures: missing, and so is model_type; known are %s", known);
@@ -104,7 +104,7 @@ static qz_status read_activation(const qz_json_node *config)
 {
     const char *text = "silu";
     const qz_json_node *node = qz_json_get(config, "hidden_act");
-    if (!qz_json_is(node, QZ_JSON_NULL)) QZ_TRY(qz_json_string(node, "hidden_act", &text));
+    if (!qz_config_absent(node)) QZ_TRY(qz_json_string(node, "hidden_act", &text));
     if (strcmp(text, "silu") == 0) return QZ_OK;
     return QZ_FAIL(QZ_UNSUPPORTED, "hidden_act: found \"%.80s\", allowed is \"silu\"", text);
 }
@@ -115,7 +115,7 @@ static qz_status read_bos(qz_model_config *out, const qz_json_node *config)
     const qz_json_node *node = qz_json_get(config, "bos_token_id");
     out->bos = -1;
     if (qz_json_is(node, QZ_JSON_ARRAY)) node = qz_json_first(node);
-    if (qz_json_is(node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_config_absent(node)) return QZ_OK;
     QZ_TRY(qz_json_int(node, "bos_token_id", 0, out->vocabulary - 1, &id));
     out->bos = (int32_t)id;
     return QZ_OK;
@@ -127,10 +127,10 @@ static qz_status read_stored_type(qz_model_config *out, const qz_json_node *conf
         const char *name;
         qz_dtype type;
     } types[] = {{"float32", QZ_F32}, {"float16", QZ_F16}, {"bfloat16", QZ_BF16}};
-    const char *key = qz_json_is(qz_json_get(config, "dtype"), QZ_JSON_NULL) ? "torch_dtype" : "dtype";
+    const char *key = qz_config_absent(qz_json_get(config, "dtype")) ? "torch_dtype" : "dtype";
     const char *text;
     out->stored = QZ_F32;
-    if (qz_json_is(qz_json_get(config, key), QZ_JSON_NULL)) return QZ_OK;
+    if (qz_config_absent(qz_json_get(config, key))) return QZ_OK;
     QZ_TRY(qz_json_string(qz_json_get(config, key), key, &text));
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(text, types[i].name) != 0) continue;
@@ -152,7 +152,7 @@ static qz_status read_shared(qz_model_config *out, const qz_json_node *config, c
     QZ_TRY(read_activation(config));
     out->norm_eps = 1e-6;
     const qz_json_node *eps = qz_json_get(config, "rms_norm_eps");
-    if (!qz_json_is(eps, QZ_JSON_NULL)) QZ_TRY(qz_json_number(eps, "rms_norm_eps", 1e-30, 1, &out->norm_eps));
+    if (!qz_config_absent(eps)) QZ_TRY(qz_json_number(eps, "rms_norm_eps", 1e-30, 1, &out->norm_eps));
     QZ_TRY(qz_config_flag(config, "tie_word_embeddings", false, &out->tied));
     QZ_TRY(read_bos(out, config));
     QZ_TRY(read_stored_type(out, config));

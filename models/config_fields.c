@@ -9,7 +9,7 @@ qz_status qz_config_flag(const qz_json_node *config, const char *key, bool fallb
 {
     const qz_json_node *node = qz_json_get(config, key);
     *out = fallback;
-    return qz_json_is(node, QZ_JSON_NULL) ? QZ_OK : qz_json_bool(node, key, out);
+    return qz_config_absent(node) ? QZ_OK : qz_json_bool(node, key, out);
 }
 
 qz_status qz_config_int_or(const qz_json_node *config, const char *key, int64_t low, int64_t high, int64_t absent,
@@ -17,7 +17,7 @@ qz_status qz_config_int_or(const qz_json_node *config, const char *key, int64_t 
 {
     const qz_json_node *node = qz_json_get(config, key);
     *out = node ? null : absent;
-    return qz_json_is(node, QZ_JSON_NULL) ? QZ_OK : qz_json_int(node, key, low, high, out);
+    return qz_config_absent(node) ? QZ_OK : qz_json_int(node, key, low, high, out);
 }
 
 static qz_status read_layer_type(qz_model_config *out, int64_t layer, const qz_json_node *node)
@@ -59,7 +59,7 @@ qz_status qz_config_qwen_window(qz_model_config *out, const qz_json_node *config
                             DEFAULT_MAX_WINDOW_LAYERS, &out->first_window_layer));
     if (!used) out->window = 0;
     const qz_json_node *types = qz_json_get(config, "layer_types");
-    if (!qz_json_is(types, QZ_JSON_NULL)) return read_layer_types(out, types);
+    if (!qz_config_absent(types)) return read_layer_types(out, types);
     for (int64_t i = 0; i < out->layers; i++) out->layer_slides[i] = out->window > 0 && i >= out->first_window_layer;
     return QZ_OK;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "models/families.h"
 #include "models/rope.h"
 
 #define DEFAULT_THETA 10000.0
@@ -11,7 +12,7 @@
 #define LARGEST_FACTOR 1e6
 #define LARGEST_CONTEXT 1e9
 
-/* One object's numbers, named "<object>.<key>" in messages. */
+/* One object's numbers, named "<name><key>" in messages. */
 typedef struct fields {
     const qz_json_node *node;
     const char *name;
@@ -20,14 +21,14 @@ typedef struct fields {
 static qz_status number(const fields *f, const char *key, double low, double high, double *out)
 {
     char name[96];
-    snprintf(name, sizeof name, "%s.%s", f->name, key);
+    snprintf(name, sizeof name, "%s%s", f->name, key);
     return qz_json_number(qz_json_get(f->node, key), name, low, high, out);
 }
 
 static qz_status number_or(const fields *f, const char *key, double low, double high, double fallback, double *out)
 {
     *out = fallback;
-    return qz_json_is(qz_json_get(f->node, key), QZ_JSON_NULL) ? QZ_OK : number(f, key, low, high, out);
+    return qz_config_absent(qz_json_get(f->node, key)) ? QZ_OK : number(f, key, low, high, out);
 }
 
 static qz_status read_linear(qz_rope *rope, const fields *f)
@@ -42,7 +43,7 @@ static qz_status read_llama3(qz_rope *rope, const fields *f)
     QZ_TRY(number(f, "high_freq_factor", 1e-3, LARGEST_FACTOR, &rope->high_freq_factor));
     QZ_TRY(number(f, "original_max_position_embeddings", 1, LARGEST_CONTEXT, &rope->original_context));
     if (rope->high_freq_factor > rope->low_freq_factor) return QZ_OK;
-    return QZ_FAIL(QZ_FORMAT, "%s.high_freq_factor: found %g, allowed is more than low_freq_factor, which is %g",
+    return QZ_FAIL(QZ_FORMAT, "%shigh_freq_factor: found %g, allowed is more than low_freq_factor, which is %g",
                    f->name, rope->high_freq_factor, rope->low_freq_factor);
 }
 
@@ -66,9 +67,9 @@ static qz_status read_yarn(qz_rope *rope, const fields *f)
     if (m > 0 && m_all > 0) fallback = attention_scale(rope->factor, m) / attention_scale(rope->factor, m_all);
     QZ_TRY(number_or(f, "attention_factor", 1e-3, LARGEST_FACTOR, fallback, &rope->attention_factor));
     const qz_json_node *truncate = qz_json_get(f->node, "truncate");
-    if (!qz_json_is(truncate, QZ_JSON_NULL)) QZ_TRY(qz_json_bool(truncate, "truncate", &rope->truncate));
+    if (!qz_config_absent(truncate)) QZ_TRY(qz_json_bool(truncate, "truncate", &rope->truncate));
     if (rope->beta_fast > rope->beta_slow) return QZ_OK;
-    return QZ_FAIL(QZ_FORMAT, "%s.beta_fast: found %g, allowed is more than beta_slow, which is %g", f->name,
+    return QZ_FAIL(QZ_FORMAT, "%sbeta_fast: found %g, allowed is more than beta_slow, which is %g", f->name,
                    rope->beta_fast, rope->beta_slow);
 }
 
@@ -88,7 +89,7 @@ static qz_status read_kind(qz_rope *rope, const fields *f)
     char name[96];
     const char *text = "default";
     const char *key = qz_json_get(f->node, "rope_type") ? "rope_type" : "type";
-    snprintf(name, sizeof name, "%s.%s", f->name, key);
+    snprintf(name, sizeof name, "%s%s", f->name, key);
     if (qz_json_get(f->node, key)) QZ_TRY(qz_json_string(qz_json_get(f->node, key), name, &text));
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if (strcmp(text, kinds[i].name) != 0) continue;
@@ -104,7 +105,7 @@ static qz_status refuse_partial(const fields *f)
     double part;
     QZ_TRY(number_or(f, "partial_rotary_factor", 0, 1, 1, &part));
     if (part == 1) return QZ_OK;
-    return QZ_FAIL(QZ_UNSUPPORTED, "%s.partial_rotary_factor: found %g, allowed is 1", f->name, part);
+    return QZ_FAIL(QZ_UNSUPPORTED, "%spartial_rotary_factor: found %g, allowed is 1", f->name, part);
 }
 
 static qz_status refuse_nested(const fields *f)
@@ -112,17 +113,18 @@ static qz_status refuse_nested(const fields *f)
     for (const qz_json_node *c = qz_json_first(f->node); c; c = qz_json_next(c))
         if (qz_json_is(c, QZ_JSON_OBJECT))
             return QZ_FAIL(QZ_UNSUPPORTED,
-                           "%s.%s: found an object; one rotation for each type of layer is not supported", f->name,
+                           "%s%s: found an object; one rotation for each type of layer is not supported", f->name,
                            qz_json_key(c));
     return QZ_OK;
 }
 
 qz_status qz_config_rope(qz_model_config *out, const qz_json_node *config)
 {
-    const fields top = {config, "config.json"};
-    const char *key =
-        qz_json_is(qz_json_get(config, "rope_parameters"), QZ_JSON_NULL) ? "rope_scaling" : "rope_parameters";
-    const fields f = {qz_json_get(config, key), key};
+    const fields top = {config, ""};
+    const char *key = qz_config_absent(qz_json_get(config, "rope_parameters")) ? "rope_scaling" : "rope_parameters";
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "%s.", key);
+    const fields f = {qz_json_get(config, key), prefix};
     out->rope = (qz_rope){.kind = QZ_ROPE_DEFAULT,
                           .theta = DEFAULT_THETA,
                           .factor = 1,
@@ -131,7 +133,7 @@ qz_status qz_config_rope(qz_model_config *out, const qz_json_node *config)
                           .truncate = true};
     QZ_TRY(refuse_partial(&top));
     QZ_TRY(number_or(&top, "rope_theta", 2, LARGEST_THETA, DEFAULT_THETA, &out->rope.theta));
-    if (qz_json_is(f.node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_config_absent(f.node)) return QZ_OK;
     if (!qz_json_is(f.node, QZ_JSON_OBJECT))
         return QZ_FAIL(QZ_FORMAT, "%s: found %s, expected an object or null", key,
                        qz_json_type_name(qz_json_type_of(f.node)));

@@ -11,6 +11,11 @@
 
 extern const qz_tensor_names qz_llama_names;
 
+/* A missing key and `null` mean the same unless a family says otherwise. */
+static inline bool qz_config_absent(const qz_json_node *node)
+{
+    return qz_json_type_of(node) == QZ_JSON_NULL;
+}
 /* An optional boolean; absent or null is `fallback`. */
 QZ_NODISCARD qz_status qz_config_flag(const qz_json_node *config, const char *key, bool fallback, bool *out);
 /* An optional integer >= low; absent is `absent`, null is `null`. */

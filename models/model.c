@@ -1,6 +1,7 @@
 /* Opening a model, and the facts about it that other folders ask for. */
 #include <string.h>
 
+#include "models/families.h"
 #include "models/parts.h"
 
 qz_stage qz_role_stage(qz_role role)
@@ -19,8 +20,7 @@ const char *qz_stage_name(qz_stage stage)
 /* A config without torch_dtype means what is stored. */
 static void settle_stored_type(qz_model *m, const qz_json_node *config)
 {
-    if (qz_json_is(qz_json_get(config, "dtype"), QZ_JSON_NULL) &&
-        qz_json_is(qz_json_get(config, "torch_dtype"), QZ_JSON_NULL))
+    if (qz_config_absent(qz_json_get(config, "dtype")) && qz_config_absent(qz_json_get(config, "torch_dtype")))
         m->config.stored = m->embedding.dtype;
 }
 

@@ -4,5 +4,9 @@
 
 #define TOL_ONE_PRODUCT 2e-7 /* relative; code times scale is one fp32 product: at most one rounding apart */
 #define TOL_SUM_F32 1e-6     /* of the sum of magnitudes; numpy adds fp32 pairwise, we add in double */
+#define TOL_MODEL_F32 5e-5      /* of the tensor's rms, max norm; golden/README.md, models, for fp32 code */
+#define TOL_ROPE_FREQUENCY 2e-7 /* relative; one ulp and a half of fp32, torch's powf against ours */
+#define TOL_ROPE_TABLE 1e-5     /* of the largest value; golden/README.md, ops, for fp32 */
+#define TOL_ROPE_ANGLE 7.75e-8  /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
 
 #endif

@@ -1,0 +1,71 @@
+/* A layer's weights: shapes, values, names, sizes. */
+#include "model_folder.h"
+
+Test(layer, weights_are_those_of_the_file)
+{
+    opened o = open_model(golden_path("models/qwen2"));
+    qz_layer layer;
+    int64_t n, k;
+    check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
+    cr_assert(layer.index == 1);
+    for (int r = 0; r < QZ_ROLES; r++) {
+        qz_linear *l = &layer.linear[r];
+        qz_model_linear_shape(o.model, (qz_role)r, &n, &k);
+        float *w = qz_arena_array(o.arena, float, n *k);
+        check_ok(qz_ckpt_read_weight(o.ckpt, l->module, n, k, w, o.arena));
+        cr_assert(l->role == (qz_role)r && l->weight.shape[0] == n && l->weight.shape[1] == k);
+        cr_assert(memcmp(w, l->weight.data, (size_t)(n * k) * 4) == 0);
+        cr_assert((l->bias.data != NULL) == (r <= QZ_ROLE_V));
+    }
+    cr_assert_str_eq(layer.norm_name[0], "model.layers.1.input_layernorm.weight");
+    cr_assert_str_eq(layer.norm_name[1], "model.layers.1.post_attention_layernorm.weight");
+    cr_assert(layer.q_norm.data == NULL);
+    close_model(&o);
+}
+
+Test(layer, norms_alone)
+{
+    opened o = open_model(golden_path("models/qwen3"));
+    qz_layer layer;
+    check_ok(qz_model_layer_norms(o.model, 0, &layer, o.arena));
+    cr_assert(layer.q_norm.shape[0] == 32 && layer.k_norm.data && layer.norm[1].data);
+    for (int r = 0; r < QZ_ROLES; r++) cr_assert(layer.linear[r].weight.data == NULL && layer.linear[r].module);
+    close_model(&o);
+}
+
+Test(layer, size_is_foretold)
+{
+    static const char *const folders[] = {"models/llama", "models/qwen2", "models/qwen3"};
+    for (int i = 0; i < 3; i++) {
+        opened o = open_model(golden_path(folders[i]));
+        qz_layer layer;
+        size_t before = qz_arena_used(o.arena);
+        check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+        size_t used = qz_arena_used(o.arena) - before, told = qz_model_layer_bytes(o.model);
+        cr_assert(used <= told && told <= used + 4096, "%s: used %zu, told %zu", folders[i], used, told);
+        close_model(&o);
+    }
+}
+
+Test(layer, nan_in_a_weight_is_named)
+{
+    opened o = open_model(changed_model(golden_path("models/llama"), "nan",
+                                        (change){.kind = SPOIL, .tensor = "model.layers.1.mlp.up_proj.weight"}));
+    qz_layer layer;
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    check_fails(QZ_NUMERIC, "model.layers.1.mlp.up_proj", qz_model_layer(o.model, 1, &layer, o.arena));
+    close_model(&o);
+}
+
+Test(layer, failing_allocations)
+{
+    opened o = open_model(golden_path("models/llama"));
+    qz_arena *arena;
+    qz_layer layer;
+    check_ok(qz_arena_new(&arena, "small"));
+    qz_alloc_fail_at(1);
+    check_fails(QZ_MEMORY, "small", qz_model_layer(o.model, 0, &layer, arena));
+    qz_alloc_fail_at(0);
+    qz_arena_free(arena);
+    close_model(&o);
+}

@@ -1,0 +1,183 @@
+/* Opening a model: which folders are refused and why; the facts it tells. */
+#include "model_folder.h"
+
+static qz_status open_changed(const char *from, const char *label, change c)
+{
+    qz_ckpt *ckpt;
+    qz_model *m;
+    check_ok(qz_ckpt_open(&ckpt, changed_model(golden_path(from), label, c)));
+    qz_status status = qz_model_open(&m, ckpt, ref_backend(), NULL);
+    cr_assert((status == QZ_OK) == (m != NULL));
+    qz_model_close(m);
+    qz_ckpt_close(ckpt);
+    return status;
+}
+
+#define LLAMA "models/llama"
+#define TIED "models/llama_tied_rope3"
+#define Q0 "model.layers.0.self_attn.q_proj.weight"
+
+Test(model, facts)
+{
+    opened o = open_model(golden_path("models/qwen3"));
+    int64_t n, k;
+    qz_model_linear_shape(o.model, QZ_ROLE_Q, &n, &k);
+    cr_assert(n == 128 && k == 64);
+    qz_model_linear_shape(o.model, QZ_ROLE_V, &n, &k);
+    cr_assert(n == 64 && k == 64);
+    qz_model_linear_shape(o.model, QZ_ROLE_O, &n, &k);
+    cr_assert(n == 64 && k == 128);
+    qz_model_linear_shape(o.model, QZ_ROLE_DOWN, &n, &k);
+    cr_assert(n == 64 && k == 128);
+    cr_assert_str_eq(qz_model_linear_name(o.model, 1, QZ_ROLE_UP), "model.layers.1.mlp.up_proj");
+    cr_assert_str_eq(qz_model_family(o.model)->plugin.name, "qwen3");
+    cr_assert(qz_model_ckpt(o.model) == o.ckpt && qz_model_backend(o.model) == ref_backend());
+    cr_assert(!qz_model_linear_has_bias(o.model, QZ_ROLE_Q));
+    close_model(&o);
+}
+
+Test(model, roles_and_stages)
+{
+    cr_assert(qz_role_stage(QZ_ROLE_V) == QZ_STAGE_QKV && qz_role_stage(QZ_ROLE_O) == QZ_STAGE_O);
+    cr_assert(qz_role_stage(QZ_ROLE_UP) == QZ_STAGE_GATE_UP && qz_role_stage(QZ_ROLE_DOWN) == QZ_STAGE_DOWN);
+    cr_assert_str_eq(qz_stage_name(QZ_STAGE_GATE_UP), "gate_up");
+}
+
+Test(model, biases_of_qwen2)
+{
+    opened o = open_model(golden_path("models/qwen2"));
+    cr_assert(qz_model_linear_has_bias(o.model, QZ_ROLE_K) && !qz_model_linear_has_bias(o.model, QZ_ROLE_O));
+    cr_assert(!qz_model_linear_has_bias(o.model, QZ_ROLE_DOWN));
+    close_model(&o);
+}
+
+Test(model, plain_names_in_order)
+{
+    opened o = open_model(golden_path("models/qwen3"));
+    const char **names;
+    size_t count;
+    check_ok(qz_model_plain_names(o.model, &names, &count, o.arena));
+    cr_assert(count == 2 + 2 * 4);
+    cr_assert_str_eq(names[0], "model.embed_tokens.weight");
+    cr_assert_str_eq(names[1], "model.layers.0.input_layernorm.weight");
+    cr_assert_str_eq(names[4], "model.layers.0.self_attn.k_norm.weight");
+    cr_assert_str_eq(names[count - 1], "model.norm.weight");
+    close_model(&o);
+    o = open_model(golden_path(LLAMA));
+    check_ok(qz_model_plain_names(o.model, &names, &count, o.arena));
+    cr_assert_str_eq(names[count - 1], "lm_head.weight");
+    close_model(&o);
+}
+
+Test(model, missing_tensors_are_named)
+{
+    check_fails(QZ_FORMAT, Q0 ": missing", open_changed(LLAMA, "q", (change){.kind = DROP, .tensor = Q0}));
+    check_fails(QZ_FORMAT, "(64, 64)", open_changed(LLAMA, "q2", (change){.kind = DROP, .tensor = Q0}));
+    check_fails(QZ_FORMAT, "lm_head.weight: missing",
+                open_changed(LLAMA, "h", (change){.kind = DROP, .tensor = "lm_head.weight"}));
+    check_fails(
+        QZ_FORMAT, "model.layers.1.self_attn.v_proj.bias: missing",
+        open_changed("models/qwen2", "b", (change){.kind = DROP, .tensor = "model.layers.1.self_attn.v_proj.bias"}));
+    check_fails(
+        QZ_FORMAT, "model.layers.0.self_attn.k_norm.weight: missing",
+        open_changed("models/qwen3", "n", (change){.kind = DROP, .tensor = "model.layers.0.self_attn.k_norm.weight"}));
+}
+
+Test(model, wrong_shapes_and_types)
+{
+    check_fails(QZ_SHAPE, Q0 ": shape is (63, 64), config.json says (64, 64)",
+                open_changed(LLAMA, "s", (change){.kind = RESHAPE, .tensor = Q0}));
+    check_fails(QZ_FORMAT, "model.norm.weight: type is I32, allowed are F32, F16 and BF16",
+                open_changed(LLAMA, "t", (change){.kind = RETYPE, .tensor = "model.norm.weight", .type = QZ_I32}));
+    check_fails(QZ_SHAPE, "config.json says (96, 64)",
+                open_changed(LLAMA, "f", (change){.key = "intermediate_size", .value = "96"}));
+    check_fails(QZ_FORMAT, "model.layers.2.self_attn.q_proj.weight: missing",
+                open_changed(LLAMA, "l", (change){.key = "num_hidden_layers", .value = "3"}));
+}
+
+Test(model, unknown_tensors_are_named)
+{
+    change extra = {.kind = TWICE, .tensor = "model.norm.weight", .to = "model.extra.weight"};
+    check_fails(QZ_FORMAT, "model.extra.weight", open_changed(LLAMA, "x", extra));
+    extra.to = "model.layers.0.self_attn.q_proj.bias";
+    check_fails(QZ_FORMAT, "q_proj.bias", open_changed(LLAMA, "b", extra));
+    check_fails(QZ_FORMAT, "pass_through",
+                open_changed(LLAMA, "l", (change){.key = "num_hidden_layers", .value = "1"}));
+}
+
+Test(model, pass_through_is_told_to_exporters)
+{
+    static const char *const globs[] = {"other.*", "model.ext*", NULL};
+    change c = {.kind = TWICE, .tensor = "model.norm.weight", .to = "model.extra.weight"};
+    qz_ckpt *ckpt;
+    qz_model *m;
+    qz_arena *arena;
+    const char **names;
+    size_t count;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_ckpt_open(&ckpt, changed_model(golden_path(LLAMA), "pass", c)));
+    check_ok(qz_model_open(&m, ckpt, ref_backend(), globs));
+    check_ok(qz_model_plain_names(m, &names, &count, arena));
+    cr_assert_str_eq(names[count - 1], "model.extra.weight");
+    qz_model_close(m);
+    qz_ckpt_close(ckpt);
+    qz_arena_free(arena);
+}
+
+Test(model, old_frequency_buffers_are_skipped)
+{
+    change c = {.kind = TWICE, .tensor = "model.norm.weight", .to = "model.layers.0.self_attn.rotary_emb.inv_freq"};
+    check_ok(open_changed(LLAMA, "inv", c));
+}
+
+Test(model, tied_head_may_be_stored_if_equal)
+{
+    change same = {.kind = TWICE, .tensor = "model.embed_tokens.weight", .to = "lm_head.weight"};
+    check_ok(open_changed(TIED, "same", same));
+    change other = {.key = "tie_word_embeddings", .value = "true"};
+    check_fails(QZ_FORMAT, "lm_head.weight: differs from model.embed_tokens.weight",
+                open_changed(LLAMA, "other", other));
+}
+
+Test(model, stored_type_from_the_weights_when_not_said)
+{
+    opened o = open_model(changed_model(golden_path("models/mistral"), "dtype", (change){.key = "torch_dtype"}));
+    cr_assert(qz_model_config_of(o.model)->stored == QZ_BF16);
+    close_model(&o);
+}
+
+Test(model, config_errors_name_folder_and_field)
+{
+    check_fails(QZ_FORMAT, "config.json: hidden_size", open_changed(LLAMA, "c", (change){.key = "hidden_size"}));
+}
+
+Test(model, unknown_family)
+{
+    qz_ckpt *ckpt;
+    qz_model *m;
+    check_ok(qz_ckpt_open(&ckpt, golden_path("models/mixtral")));
+    check_fails(QZ_UNSUPPORTED, "config.json: architectures[0]: found \"MixtralForCausalLM\"",
+                qz_model_open(&m, ckpt, ref_backend(), NULL));
+    cr_assert(m == NULL);
+    qz_ckpt_close(ckpt);
+}
+
+Test(model, every_allocation_may_fail)
+{
+    qz_ckpt *ckpt;
+    qz_model *m = NULL;
+    int n = 0;
+    check_ok(qz_ckpt_open(&ckpt, golden_path("models/qwen3")));
+    for (;;) {
+        qz_alloc_fail_at(++n);
+        qz_status status = qz_model_open(&m, ckpt, ref_backend(), NULL);
+        if (status == QZ_OK) break;
+        cr_assert(status == QZ_MEMORY && m == NULL, "allocation %d: %s", n, qz_error_message());
+        cr_assert(n < 10000);
+    }
+    qz_alloc_fail_at(0);
+    cr_assert(n > 3);
+    qz_model_close(m);
+    qz_model_close(NULL);
+    qz_ckpt_close(ckpt);
+}
