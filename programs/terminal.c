@@ -6,11 +6,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/parallel.h"
 #include "programs/signals.h"
 #include "programs/table.h"
 
 enum { BAR = 24 };
-static const double seconds_between_lines = 10;
+static const double seconds_between_lines = 10, seconds_worth_a_line = 2;
 
 qz_terminal qz_terminal_new(FILE *err, bool quiet)
 {
@@ -66,44 +67,43 @@ static void draw_bar(qz_terminal *t, const qz_progress_state *s)
     memset(bar, '.', BAR);
     memset(bar, '#', full > BAR ? BAR : (size_t)full);
     bar[BAR] = '\0';
-    snprintf(line, sizeof line, "%-20s [%s] %3.0f %%%s  %s", s->phase, bar, 100 * share(s), remaining(left, s),
+    snprintf(line, sizeof line, "%-12s [%s] %3.0f %%%s  %s", s->phase, bar, 100 * share(s), remaining(left, s),
              s->item);
     fprintf(t->err, "\r%.*s\033[K", terminal_width(t->err) - 1, line);
     fflush(t->err);
     t->bar_shown = true;
 }
 
-static void print_end(qz_terminal *t, const qz_progress_state *s)
+/* Phases come again for every layer: a line when one is first met, when one took long, and now and then. */
+static bool is_new(const qz_terminal *t, const char *phase)
 {
-    char seconds[32];
-    qz_terminal_clear(t);
-    fprintf(t->err, "%-20s done in %s\n", s->phase, qz_text_seconds(seconds, s->seconds));
-    fflush(t->err);
+    for (int i = 0; i < t->phases; i++)
+        if (strncmp(t->phase[i].name, phase, sizeof t->phase[i].name - 1) == 0) return false;
+    return true;
 }
 
 static void print_line(qz_terminal *t, const qz_progress_state *s)
 {
-    char left[48];
-    bool begins = strncmp(t->begun, s->phase, sizeof t->begun - 1) != 0;
-    if (begins) {
-        snprintf(t->begun, sizeof t->begun, "%s", s->phase);
-        t->last_line = 0;
-        fprintf(t->err, "%-20s started\n", s->phase);
-    } else if (s->seconds - t->last_line >= seconds_between_lines) {
-        t->last_line = s->seconds;
-        fprintf(t->err, "%-20s %.0f %%%s  %s\n", s->phase, 100 * share(s), remaining(left, s), s->item);
-    }
+    char text[48];
+    double now = qz_seconds();
+    if (!s->finished && s->done == 0 && is_new(t, s->phase))
+        fprintf(t->err, "%-12s started\n", s->phase);
+    else if (s->finished && s->seconds >= seconds_worth_a_line)
+        fprintf(t->err, "%-12s done in %s  %s\n", s->phase, qz_text_seconds(text, s->seconds), s->item);
+    else if (!s->finished && now - t->last_line >= seconds_between_lines)
+        fprintf(t->err, "%-12s %.0f %%%s  %s\n", s->phase, 100 * share(s), remaining(text, s), s->item);
+    else
+        return;
+    t->last_line = now;
     fflush(t->err);
 }
 
 static void show(qz_terminal *t, const qz_progress_state *s)
 {
-    if (s->finished)
-        print_end(t, s);
-    else if (t->is_terminal)
-        draw_bar(t, s);
-    else
+    if (!t->is_terminal)
         print_line(t, s);
+    else if (!s->finished)
+        draw_bar(t, s);
 }
 
 int qz_terminal_progress(void *context, const qz_progress_state *state)
@@ -111,9 +111,6 @@ int qz_terminal_progress(void *context, const qz_progress_state *state)
     qz_terminal *t = context;
     qz_memory_use_sample(&t->memory);
     if (!t->quiet) show(t, state);
-    if (state->finished) {
-        qz_terminal_add_phase(t, state->phase, state->seconds);
-        t->begun[0] = '\0';
-    }
+    if (state->finished) qz_terminal_add_phase(t, state->phase, state->seconds);
     return qz_signals_asked_to_stop();
 }

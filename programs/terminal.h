@@ -1,5 +1,6 @@
-/* Progress on standard error: a bar with an estimate on a terminal, lines at the start and end of a phase and now and
- * then otherwise, nothing when quiet. Also remembers how long each phase took, and samples memory on the way. */
+/* Progress on standard error: a bar with an estimate on a terminal, otherwise a line when a phase is first met, when
+ * one took long, and every ten seconds; nothing when quiet. Also remembers how long each phase took, and samples memory
+ * on the way. */
 #ifndef QZ_PROGRAMS_TERMINAL_H
 #define QZ_PROGRAMS_TERMINAL_H
 
@@ -19,8 +20,7 @@ typedef struct qz_terminal {
     FILE *err;
     bool quiet, is_terminal;
     bool bar_shown;
-    char begun[48];                              /* phase whose first line was printed */
-    double last_line;                            /* seconds of the phase at the last line */
+    double last_line;                            /* when a line was last printed */
     qz_terminal_phase phase[QZ_TERMINAL_PHASES]; /* finished ones, in the order of their first end */
     int phases;
     qz_memory_use memory;

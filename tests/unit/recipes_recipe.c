@@ -143,7 +143,7 @@ Test(recipe, wrong_type)
     check_fails(QZ_ARG, "weights.format: found 4, expected a name", with(&r, "weights.format", "4"));
     check_fails(QZ_ARG, "weights.skip: found \"x\", expected an array", with(&r, "weights.skip", "x"));
     check_fails(QZ_ARG, "weights.skip.0: found 1, expected a string", with(&r, "weights.skip", "[1]"));
-    check_fails(QZ_ARG, "transforms: found {", with(&r, "transforms", "{}"));
+    check_fails(QZ_ARG, "transforms: found an object of 0 members, expected an array", with(&r, "transforms", "{}"));
     check_fails(QZ_ARG, "transforms.0: found 1, expected a name, or an object", with(&r, "transforms", "[1]"));
     check_fails(QZ_ARG, "weights.range.method: found 1, expected a name", with(&r, "weights.range", "{\"method\":1}"));
     check_fails(QZ_ARG, "perplexity_ratio: found \"x\"", with(&r, "evaluate.accept.perplexity_ratio", "x"));

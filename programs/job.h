@@ -1,0 +1,30 @@
+/* A recipe and the model it is for, up to the plan: what `plan` prints and `run` goes on with. */
+#ifndef QZ_PROGRAMS_JOB_H
+#define QZ_PROGRAMS_JOB_H
+
+#include "programs/cli.h"
+#include "programs/session.h"
+
+typedef struct qz_job {
+    const qz_recipe *recipe;
+    qz_session session;
+    const char *const *pass_through;
+    qz_export_plan export_plan;
+    qz_plan plan;
+    double gflops;       /* of the backend here */
+    qz_status plan_fits; /* QZ_OK, or why the machine cannot hold it, */
+    qz_error plan_error; /* with this message */
+} qz_job;
+
+/* Reads the recipe, checks the output folder's rules, opens the model and makes the plan. A plan that does not fit is
+ * no failure yet: it is to be printed first. On failure nothing stays open. */
+QZ_NODISCARD qz_status qz_job_open(qz_job *out, const qz_cli *cli);
+void qz_job_close(qz_job *job);
+/* QZ_OK when the plan fits; otherwise its status and message. */
+QZ_NODISCARD qz_status qz_job_fits(const qz_job *job);
+
+/* plan_table.c */
+QZ_NODISCARD qz_status qz_job_print_plan(const qz_job *job, const qz_cli *cli);
+QZ_NODISCARD qz_status qz_job_print_plan_json(const qz_job *job, const qz_cli *cli);
+
+#endif

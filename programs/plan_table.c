@@ -1,0 +1,108 @@
+/* The plan as a table and as JSON. */
+#include "base/json.h"
+#include "base/parallel.h"
+#include "programs/job.h"
+#include "programs/table.h"
+
+static void add_bytes(qz_table *t, const char *what, uint64_t bytes, const char *note)
+{
+    char text[32];
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "%s", what);
+    qz_table_set(t, 1, "%s", qz_text_bytes(text, bytes));
+    qz_table_set(t, 2, "%s", note);
+}
+
+static void add_memory(qz_table *t, const qz_plan *plan)
+{
+    char bytes[32], note[64];
+    for (int i = 0; i < plan->rows; i++) {
+        char what[128];
+        snprintf(what, sizeof what, "  %s", plan->memory[i].tier);
+        add_bytes(t, what, plan->memory[i].bytes, "");
+    }
+    snprintf(note, sizeof note, "of %s available", qz_text_bytes(bytes, plan->memory_available));
+    add_bytes(t, "memory", plan->memory_bytes, plan->memory_available ? note : "");
+}
+
+static void add_rest(qz_table *t, const qz_job *job)
+{
+    const qz_plan *plan = &job->plan;
+    char text[32], note[128];
+    snprintf(note, sizeof note, "of %s free", qz_text_bytes(text, plan->disk_free));
+    add_bytes(t, "disk", plan->disk_bytes, note);
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "bits per quantized weight");
+    qz_table_set(t, 1, "%.3f", plan->bits_per_weight);
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "time");
+    qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->seconds));
+    qz_table_set(t, 2, "estimate, from %.0f GFLOP/s measured", job->gflops);
+}
+
+static void print_head(const qz_job *job, FILE *out)
+{
+    const qz_model_config *c = qz_model_config_of(job->session.model);
+    char bytes[32], scheme[96];
+    qz_scheme s = qz_recipe_scheme(job->recipe, QZ_F16);
+    qz_scheme_describe(&s, scheme, sizeof scheme);
+    fprintf(out, "model   %s: %s, %lld layers of %lld, vocabulary %lld, %s\n", job->recipe->model, c->family,
+            (long long)c->layers, (long long)c->hidden, (long long)c->vocabulary,
+            qz_text_bytes(bytes, qz_ckpt_bytes(job->session.ckpt)));
+    fprintf(out, "output  %s: %s, %s\n", job->recipe->output, job->recipe->output_as.container.name, scheme);
+    fprintf(out, "backend %s: %s, %d threads\n\n", job->session.backend->plugin.name, job->session.backend->describe(),
+            qz_threads());
+}
+
+qz_status qz_job_print_plan(const qz_job *job, const qz_cli *cli)
+{
+    qz_table t = qz_table_new(cli->arena, 3);
+    t.left[2] = true;
+    print_head(job, cli->out);
+    add_memory(&t, &job->plan);
+    add_rest(&t, job);
+    QZ_TRY(qz_table_print(&t, cli->out, ""));
+    fputc('\n', cli->out);
+    fflush(cli->out);
+    return QZ_OK;
+}
+
+static void put_plan(qz_json_writer *w, const qz_job *job)
+{
+    const qz_plan *plan = &job->plan;
+    qz_json_begin_object(w, NULL);
+    qz_json_put_bool(w, "fits", job->plan_fits == QZ_OK);
+    qz_json_begin_array(w, "memory");
+    for (int i = 0; i < plan->rows; i++) {
+        qz_json_begin_object(w, NULL);
+        qz_json_put_string(w, "tier", plan->memory[i].tier);
+        qz_json_put_int(w, "bytes", (int64_t)plan->memory[i].bytes);
+        qz_json_end(w);
+    }
+    qz_json_end(w);
+    qz_json_put_int(w, "memory_bytes", (int64_t)plan->memory_bytes);
+    qz_json_put_int(w, "memory_available", (int64_t)plan->memory_available);
+    qz_json_put_int(w, "bound_bytes", (int64_t)plan->bound_bytes);
+    qz_json_put_int(w, "disk_bytes", (int64_t)plan->disk_bytes);
+    qz_json_put_int(w, "disk_free", (int64_t)plan->disk_free);
+    qz_json_put_int(w, "source_bytes", (int64_t)plan->source_bytes);
+    qz_json_put_double(w, "seconds", plan->seconds);
+    qz_json_put_double(w, "flops", plan->flops);
+    qz_json_put_double(w, "gflops_measured", job->gflops);
+    qz_json_put_double(w, "bits_per_weight", plan->bits_per_weight);
+    qz_json_put_string(w, "recipe_hash", job->recipe->hash);
+    qz_json_end(w);
+}
+
+qz_status qz_job_print_plan_json(const qz_job *job, const qz_cli *cli)
+{
+    qz_json_writer *w;
+    const char *text;
+    size_t size;
+    QZ_TRY(qz_json_writer_new(&w, true));
+    put_plan(w, job);
+    qz_status status = qz_json_writer_finish(w, &text, &size);
+    if (status == QZ_OK) fputs(text, cli->out);
+    qz_json_writer_free(w);
+    return status;
+}

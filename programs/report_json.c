@@ -1,0 +1,172 @@
+/* report.json: what was done, from what, where, and how well. The order of keys is fixed; "report_version" counts
+ * changes of meaning (docs/versions.md). It is the last file that a run writes, so a folder that has it is whole. */
+#include <string.h>
+
+#include "base/json.h"
+#include "base/parallel.h"
+#include "programs/run_result.h"
+
+enum { REPORT_VERSION = 1 };
+
+static void put_inputs(qz_json_writer *w, const qz_run_result *r)
+{
+    char hash[33] = "";
+    const qz_recipe *recipe = r->job->recipe;
+    qz_json_begin_object(w, "inputs");
+    qz_json_put_string(w, "model", recipe->model);
+    qz_json_put_string(w, "model_hash", qz_ckpt_hash(r->job->session.ckpt, hash) == QZ_OK ? hash : NULL);
+    qz_json_put_string(w, "calibration", recipe->calibration.data);
+    qz_json_put_string(w, "calibration_hash", *r->calibration_hash ? r->calibration_hash : NULL);
+    qz_json_put_string(w, "evaluation", recipe->evaluate.data);
+    qz_json_put_string(w, "evaluation_hash", *r->evaluation_hash ? r->evaluation_hash : NULL);
+    qz_json_put_int(w, "seed", (int64_t)recipe->calibration.seed);
+    qz_json_end(w);
+}
+
+static void put_environment(qz_json_writer *w, const qz_run_result *r)
+{
+    char cpu[128];
+    const qz_backend *backend = r->job->session.backend;
+    qz_json_begin_object(w, "environment");
+    qz_json_put_string(w, "backend", backend->plugin.name);
+    qz_json_put_string(w, "arithmetic", backend->describe());
+    qz_json_put_string(w, "cpu", qz_host_cpu(cpu, sizeof cpu));
+    qz_json_put_int(w, "threads", qz_threads());
+    qz_json_put_double(w, "gflops_measured", r->job->gflops);
+    qz_json_end(w);
+}
+
+static void put_perplexity(qz_json_writer *w, const char *key, const qz_perplexity *p)
+{
+    qz_json_begin_object(w, key);
+    qz_json_put_double(w, "perplexity", p->perplexity);
+    qz_json_put_double(w, "mean_log_prob", p->mean_log_prob);
+    qz_json_put_int(w, "tokens", p->tokens);
+    qz_json_put_int(w, "windows", p->windows);
+    qz_json_end(w);
+}
+
+static void put_result(qz_json_writer *w, const qz_run_result *r)
+{
+    const qz_weight_count *b = &r->after;
+    qz_json_begin_object(w, "result");
+    if (r->evaluated) {
+        put_perplexity(w, "original", &r->original);
+        put_perplexity(w, "quantized", &r->quantized);
+        qz_json_put_double(w, "perplexity_ratio", qz_run_ratio(r));
+    }
+    qz_json_put_double(w, "bits_per_quantized_weight", qz_bits(b->linear_bytes, b->linear_numbers));
+    qz_json_put_double(w, "bits_per_weight", qz_bits(b->bytes, r->before.numbers));
+    qz_json_put_int(w, "weights", (int64_t)r->before.numbers);
+    qz_json_put_int(w, "quantized_weights", (int64_t)b->linear_numbers);
+    qz_json_put_int(w, "original_bytes", (int64_t)r->before.bytes);
+    qz_json_put_int(w, "quantized_bytes", (int64_t)b->bytes);
+    qz_json_end(w);
+}
+
+static void put_row(qz_json_writer *w, const qz_report_row *row)
+{
+    if (row->text)
+        qz_json_put_string(w, row->what, row->text);
+    else
+        qz_json_put_double(w, row->what, row->value);
+}
+
+/* Rows about a place become one object for each run of rows with the same section and place. */
+static void put_layers(qz_json_writer *w, const qz_report *report)
+{
+    const qz_report_row *last = NULL;
+    qz_json_begin_array(w, "layers");
+    for (size_t i = 0; i < qz_report_count(report); i++) {
+        const qz_report_row *row = qz_report_row_at(report, i);
+        if (!*row->where) continue;
+        if (!last || strcmp(last->where, row->where) != 0 || strcmp(last->section, row->section) != 0) {
+            if (last) qz_json_end(w);
+            qz_json_begin_object(w, NULL);
+            qz_json_put_string(w, "name", row->where);
+            qz_json_put_string(w, "of", row->section);
+        }
+        put_row(w, row);
+        last = row;
+    }
+    if (last) qz_json_end(w);
+    qz_json_end(w);
+}
+
+/* Rows about the whole run: "section.what". */
+static void put_measurements(qz_json_writer *w, const qz_report *report)
+{
+    qz_json_begin_object(w, "measurements");
+    for (size_t i = 0; i < qz_report_count(report); i++) {
+        char key[192];
+        qz_report_row row = *qz_report_row_at(report, i);
+        if (*row.where) continue;
+        snprintf(key, sizeof key, "%s.%s", row.section, row.what);
+        row.what = key;
+        put_row(w, &row);
+    }
+    qz_json_end(w);
+}
+
+static void put_costs(qz_json_writer *w, const qz_run_result *r)
+{
+    const qz_terminal *t = r->terminal;
+    qz_json_begin_object(w, "phases");
+    for (int i = 0; i < t->phases; i++) qz_json_put_double(w, t->phase[i].name, t->phase[i].seconds);
+    qz_json_put_double(w, "total", r->seconds);
+    qz_json_end(w);
+    qz_json_begin_object(w, "memory");
+    qz_json_put_int(w, "anonymous_peak", (int64_t)t->memory.anonymous_peak);
+    qz_json_put_int(w, "resident_peak", (int64_t)t->memory.resident_peak);
+    qz_json_put_int(w, "planned", (int64_t)r->job->plan.memory_bytes);
+    qz_json_put_int(w, "bound", (int64_t)r->job->plan.bound_bytes);
+    qz_json_end(w);
+}
+
+static void put_warnings(qz_json_writer *w, const qz_report *report)
+{
+    qz_json_begin_array(w, "warnings");
+    for (size_t i = 0; i < qz_report_notes(report); i++) {
+        qz_severity severity;
+        const char *note = qz_report_note_at(report, i, &severity);
+        if (severity == QZ_WARN) qz_json_put_string(w, NULL, note);
+    }
+    qz_json_end(w);
+}
+
+static void put_report(qz_json_writer *w, const qz_run_result *r)
+{
+    qz_json_begin_object(w, NULL);
+    qz_json_put_string(w, "program", "qcal");
+    qz_json_put_string(w, "version", QZ_VERSION);
+    qz_json_put_int(w, "report_version", REPORT_VERSION);
+    qz_json_put_raw(w, "recipe", r->job->recipe->text);
+    qz_json_put_string(w, "recipe_hash", r->job->recipe->hash);
+    put_inputs(w, r);
+    put_environment(w, r);
+    put_result(w, r);
+    put_layers(w, r->report);
+    put_measurements(w, r->report);
+    put_costs(w, r);
+    put_warnings(w, r->report);
+    if (r->verdict == QZ_NOT_JUDGED)
+        qz_json_put_string(w, "accepted", NULL);
+    else
+        qz_json_put_bool(w, "accepted", r->verdict == QZ_ACCEPTED);
+    qz_json_end(w);
+}
+
+qz_status qz_run_report(char **out, const qz_run_result *r, qz_arena *arena)
+{
+    qz_json_writer *w;
+    const char *text;
+    size_t size;
+    *out = NULL;
+    QZ_TRY(qz_report_status(r->report));
+    QZ_TRY(qz_json_writer_new(&w, true));
+    put_report(w, r);
+    qz_status status = qz_json_writer_finish(w, &text, &size);
+    if (status == QZ_OK && !(*out = qz_arena_strdup(arena, text))) status = qz_arena_failed(arena);
+    qz_json_writer_free(w);
+    return status;
+}

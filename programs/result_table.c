@@ -1,0 +1,96 @@
+/* The table at the end of a run. */
+#include "programs/run_result.h"
+#include "programs/table.h"
+
+double qz_run_ratio(const qz_run_result *r)
+{
+    return r->quantized.perplexity / r->original.perplexity;
+}
+
+static const char *source_type(const qz_run_result *r)
+{
+    switch (qz_model_config_of(r->job->session.model)->stored) {
+    case QZ_BF16:
+        return "bf16";
+    case QZ_F16:
+        return "fp16";
+    case QZ_F32:
+        return "fp32";
+    default:
+        return "original";
+    }
+}
+
+static void add_row(qz_table *t, const char *what, const char *before, const char *after, const char *note)
+{
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "%s", what);
+    qz_table_set(t, 1, "%s", before);
+    qz_table_set(t, 2, "%s", after);
+    qz_table_set(t, 3, "%s", note);
+}
+
+static void add_numbers(qz_table *t, const char *what, const char *note, double before, double after, int digits)
+{
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "%s", what);
+    qz_table_set(t, 1, "%.*f", digits, before);
+    qz_table_set(t, 2, "%.*f", digits, after);
+    qz_table_set(t, 3, "%s", note);
+}
+
+static void add_quality(qz_table *t, const qz_run_result *r)
+{
+    char note[128];
+    double limit = r->job->recipe->evaluate.accept_perplexity_ratio;
+    int used = snprintf(note, sizeof note, "ratio %.4f", qz_run_ratio(r));
+    if (r->verdict != QZ_NOT_JUDGED)
+        snprintf(note + used, sizeof note - (size_t)used, ", %s (limit %g)",
+                 r->verdict == QZ_ACCEPTED ? "accepted" : "not accepted", limit);
+    add_numbers(t, "perplexity", note, r->original.perplexity, r->quantized.perplexity, 3);
+}
+
+static void add_sizes(qz_table *t, const qz_run_result *r)
+{
+    char before[32], after[32];
+    const qz_weight_count *a = &r->before, *b = &r->after;
+    double source_bits = qz_dtype_bits(qz_model_config_of(r->job->session.model)->stored);
+    add_numbers(t, "bits per weight, quantized linears", "", source_bits, qz_bits(b->linear_bytes, b->linear_numbers),
+                3);
+    add_numbers(t, "bits per weight, everything", "", qz_bits(a->bytes, a->numbers), qz_bits(b->bytes, a->numbers), 3);
+    add_row(t, "weights on disk", qz_text_bytes(before, a->bytes), qz_text_bytes(after, b->bytes), "");
+    add_row(t, "folder on disk", qz_text_bytes(before, r->source_folder_bytes), qz_text_bytes(after, r->folder_bytes),
+            "");
+}
+
+static qz_status print_time(const qz_run_result *r, const qz_cli *cli)
+{
+    char text[32];
+    qz_table t = qz_table_new(cli->arena, 2);
+    for (int i = 0; i < r->terminal->phases; i++) {
+        qz_table_row_add(&t);
+        qz_table_set(&t, 0, "  %s", r->terminal->phase[i].name);
+        qz_table_set(&t, 1, "%s", qz_text_seconds(text, r->terminal->phase[i].seconds));
+    }
+    qz_table_row_add(&t);
+    qz_table_set(&t, 0, "time");
+    qz_table_set(&t, 1, "%s", qz_text_seconds(text, r->seconds));
+    return qz_table_print(&t, cli->out, "");
+}
+
+qz_status qz_run_print(const qz_run_result *r, const qz_cli *cli)
+{
+    char a[32], b[32];
+    qz_table t = qz_table_new(cli->arena, 4);
+    t.left[3] = true;
+    add_row(&t, "", source_type(r), "quantized", "");
+    if (r->evaluated) add_quality(&t, r);
+    add_sizes(&t, r);
+    QZ_TRY(qz_table_print(&t, cli->out, ""));
+    fputc('\n', cli->out);
+    QZ_TRY(print_time(r, cli));
+    fprintf(cli->out, "\npeak memory  %s anonymous, %s with mapped files\n",
+            qz_text_bytes(a, r->terminal->memory.anonymous_peak), qz_text_bytes(b, r->terminal->memory.resident_peak));
+    fprintf(cli->out, "written to   %s\n", r->job->recipe->output);
+    return QZ_OK;
+}
