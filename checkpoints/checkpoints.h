@@ -113,8 +113,9 @@ typedef struct qz_export_linear {
     bool has_bias;
     bool quantized; /* false: stored plain */
     qz_scheme scheme;
-    int fused; /* linears of one layer that servers fuse share a number within `layer`; -1: none */
-    int layer; /* -1: outside the decoder layers (the output head) */
+    int fused;            /* linears of one layer that servers fuse share a number within `layer`; -1: none */
+    int layer;            /* -1: outside the decoder layers (the output head) */
+    const char *fused_as; /* module path that servers give the fused set ("...self_attn.qkv_proj"); NULL: not known */
 } qz_export_linear;
 
 typedef struct qz_export_plan {

@@ -298,9 +298,17 @@ static qz_status write_linear(qz_shards *s, const qz_export_linear *l, const qz_
     return status;
 }
 
-/* Which linears stay plain. Every loader keeps the output head plain by itself, and transformers before 4.46 with an
- * old autoawq refuses any list: so null when nothing else is skipped, and otherwise the full names of all of them
- * (loaders search for these as substrings of module paths; "gate" would also hit gate_proj). */
+static bool is_first_of_its_set(const qz_export_plan *plan, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (plan->linear[i].fused_as && strcmp(plan->linear[i].fused_as, plan->linear[at].fused_as) == 0) return false;
+    return true;
+}
+
+/* Which linears stay plain. Every loader keeps the output head plain by itself, and older transformers with an old
+ * autoawq refuse any list: so null when nothing else is skipped, and otherwise the full names of all of them. Loaders
+ * search for these as substrings of module paths ("gate" would also hit gate_proj); vLLM up to 2025 and SGLang look
+ * only at the path of the fused module, so that is listed too. */
 static void put_skipped(qz_json_writer *w, const qz_export_plan *plan)
 {
     bool any = false;
@@ -310,8 +318,12 @@ static void put_skipped(qz_json_writer *w, const qz_export_plan *plan)
         return;
     }
     qz_json_begin_array(w, "modules_to_not_convert");
-    for (size_t i = 0; i < plan->linears; i++)
-        if (!plan->linear[i].quantized) qz_json_put_string(w, NULL, plan->linear[i].module);
+    for (size_t i = 0; i < plan->linears; i++) {
+        const qz_export_linear *l = &plan->linear[i];
+        if (l->quantized) continue;
+        qz_json_put_string(w, NULL, l->module);
+        if (l->fused_as && is_first_of_its_set(plan, i)) qz_json_put_string(w, NULL, l->fused_as);
+    }
     qz_json_end(w);
 }
 

@@ -49,6 +49,28 @@ Test(ckpt, single_file)
     qz_ckpt_close(c);
 }
 
+/* The example at the top of checkpoints.h. */
+static qz_status example(const char *folder, int64_t n, int64_t k, float *out, qz_arena *scratch)
+{
+    qz_ckpt *c;
+    QZ_TRY(qz_ckpt_open(&c, folder));
+    const qz_json_node *config = qz_json_root(qz_ckpt_config(c));
+    cr_assert(qz_json_get(config, "hidden_size") != NULL);
+    QZ_TRY(qz_ckpt_read_weight(c, "model.layers.0.self_attn.q_proj", n, k, out, scratch));
+    qz_ckpt_close(c);
+    return QZ_OK;
+}
+
+Test(ckpt, example_of_the_header)
+{
+    static float out[128 * 128];
+    qz_arena *scratch;
+    check_ok(qz_arena_new(&scratch, "scratch"));
+    check_ok(example("tests/golden/samples/awq_g64", 128, 128, out, scratch));
+    cr_assert(out[0] != 0);
+    qz_arena_free(scratch);
+}
+
 Test(ckpt, shards_in_name_order)
 {
     const char *folder =

@@ -136,6 +136,27 @@ Test(awq, config_block)
     has(block(&row, 1), "\"group_size\": -1");
 }
 
+static size_t times(const char *text, const char *part)
+{
+    size_t n = 0;
+    for (const char *at = strstr(text, part); at; at = strstr(at + 1, part)) n++;
+    return n;
+}
+
+Test(awq, a_skipped_fused_set_is_named_by_parts_and_as_a_whole)
+{
+    qz_export_linear l[4] = {linear("a.q_proj", 8, 128, 128), linear("a.k_proj", 8, 128, 128),
+                             linear("a.o_proj", 8, 128, 128), linear("b.q_proj", 8, 128, 128)};
+    for (int i = 0; i < 4; i++) l[i].quantized = i > 1;
+    l[0].fused = l[1].fused = 0;
+    l[0].fused_as = l[1].fused_as = "a.qkv_proj";
+    l[3].fused_as = "b.qkv_proj";
+    const char *text = block(l, 4);
+    has(text, "\"a.q_proj\"");
+    has(text, "\"a.k_proj\"");
+    cr_assert(times(text, "a.qkv_proj") == 1 && times(text, "b.") == 0 && times(text, "o_proj") == 0, "%s", text);
+}
+
 static qz_status scheme_of(const char *fields, qz_scheme *s)
 {
     char text[300];
