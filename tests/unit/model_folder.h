@@ -2,6 +2,7 @@
 #ifndef QZ_TESTS_MODEL_FOLDER_H
 #define QZ_TESTS_MODEL_FOLDER_H
 
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -10,7 +11,8 @@
 #include "models/models.h"
 #include "testing/testing.h"
 
-typedef enum change_kind { KEEP, DROP, RENAME, RETYPE, RESHAPE, SPOIL, TWICE } change_kind;
+/* SPOIL: element 6 becomes NaN. OVERFLOW: all elements (F32) become the largest number. */
+typedef enum change_kind { KEEP, DROP, RENAME, RETYPE, RESHAPE, SPOIL, OVERFLOW, TWICE } change_kind;
 
 typedef struct change {
     change_kind kind;
@@ -36,6 +38,7 @@ static inline void write_one(qz_shards *s, const qz_stored *t, const char *name,
     char *data = malloc(bytes);
     memcpy(data, v.data, bytes);
     if (here && c->kind == SPOIL) memset(data + 6 * qz_dtype_bits(v.dtype) / 8, 0xff, qz_dtype_bits(v.dtype) / 8);
+    for (uint64_t i = 0; here && c->kind == OVERFLOW && i < bytes / 4; i++) ((float *)data)[i] = FLT_MAX;
     check_ok(qz_shards_write(s, name, data, bytes));
     free(data);
 }

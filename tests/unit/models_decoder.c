@@ -125,7 +125,7 @@ Test(decoder, taps_see_and_change)
     s = (seen){.scale_key = 0.5f};
     check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &c, o.arena));
     cr_assert(!same(&a, &c));
-    qz_model_set_tap(o.model, (qz_tap){refuse, "tapped"});
+    qz_model_set_tap(o.model, (qz_tap){refuse, (char[]){"tapped"}});
     check_fails(QZ_NUMERIC, "tapped", qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &c, o.arena));
     close_model(&o);
 }
