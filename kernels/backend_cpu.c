@@ -18,17 +18,7 @@ const qz_backend qz_backend_cpu = {
     .synchronize = qz_host_synchronize,
     .describe = qz_blas_describe,
     .warning = qz_blas_warning,
-    .convert = qz_ref_convert,
-    .embedding = qz_ref_embedding,
-    .rmsnorm = qz_ref_rmsnorm,
-    .linear = qz_cpu_linear,
-    .rope = qz_ref_rope,
-    .attention = qz_ref_attention,
-    .swiglu = qz_ref_swiglu,
-    .add = qz_ref_add,
-    .gram = qz_cpu_gram,
-    .channel_stats = qz_ref_channel_stats,
-    .quadratic_form = qz_cpu_quadratic_form,
-    .log_prob = qz_ref_log_prob,
-    .first_nonfinite = qz_ref_first_nonfinite,
+#define QZ_OP(name, args) .name = qz_cpu_##name,
+#include "kernels/ops.def"
+#undef QZ_OP
 };

@@ -7,15 +7,11 @@
 
 #include "base/parallel.h"
 #include "kernels/cpu_blas.h"
-#include "kernels/tables.h"
+#include "kernels/cpu_tiles.h"
+#include "kernels/cpu_wide.h"
 
 /* ROWS x COLS and COLS x COLS floats: 192 KiB of stack. */
-enum { ROWS = 256, COLS = 128, LANES = 8 };
-
-static int64_t min(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
+enum { ROWS = 256, LEAST = 64, WANTED = 4, COLS = 128, LANES = 16 };
 
 /* L_j */
 static void half_diagonal(float *out, qz_tile g, int64_t cols)
@@ -27,7 +23,7 @@ static void half_diagonal(float *out, qz_tile g, int64_t cols)
     }
 }
 
-static double dot(const float *a, const float *b, int64_t count)
+QZ_WIDE static double dot(const float *a, const float *b, int64_t count)
 {
     double lane[LANES] = {0}, sum = 0;
     int64_t i = 0;
@@ -45,7 +41,7 @@ static void quadratic_rows(double *out, qz_tile d, qz_tile g, int64_t rows, int6
     const qz_tile y = {product, COLS}, l = {diagonal, COLS};
     memset(out, 0, (size_t)rows * sizeof *out);
     for (int64_t j = 0; j < size; j += COLS) {
-        const int64_t cols = min(COLS, size - j), right = j + cols;
+        const int64_t cols = qz_min(COLS, size - j), right = j + cols;
         half_diagonal(diagonal, qz_tile_at(g, j, j), cols);
         qz_blas_nn(rows, cols, cols, qz_tile_at(d, 0, j), l, 0, y);
         if (right < size) qz_blas_nn(rows, cols, size - right, qz_tile_at(d, 0, right), qz_tile_at(g, right, j), 1, y);
@@ -55,11 +51,11 @@ static void quadratic_rows(double *out, qz_tile d, qz_tile g, int64_t rows, int6
 
 qz_status qz_cpu_quadratic_form(const qz_tensor *out, const qz_tensor *d, const qz_tensor *g)
 {
-    const int64_t rows = d->shape[0], size = d->shape[1];
+    const int64_t rows = d->shape[0], size = d->shape[1], side = qz_tile_side(rows, ROWS, LEAST, WANTED);
     const qz_tile dt = {qz_f32(d), d->stride[0]}, gt = {qz_f32(g), g->stride[0]};
-    QZ_PARALLEL_FOR for (int64_t n = 0; n < rows; n += ROWS)
+    QZ_PARALLEL_FOR for (int64_t n = 0; n < rows; n += side)
     {
-        quadratic_rows(qz_f64(out) + n, qz_tile_at(dt, n, 0), gt, min(ROWS, rows - n), size);
+        quadratic_rows(qz_f64(out) + n, qz_tile_at(dt, n, 0), gt, qz_min(side, rows - n), size);
     }
     return QZ_OK;
 }

@@ -8,5 +8,8 @@
 #define TOL_ROPE_FREQUENCY 2e-7 /* relative; one ulp and a half of fp32, torch's powf against ours */
 #define TOL_ROPE_TABLE 1e-5     /* of the largest value; golden/README.md, ops, for fp32 */
 #define TOL_ROPE_ANGLE 7.75e-8  /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
+#define TOL_KERNEL_ROUNDING 3e-7 /* of the largest value; a few fp32 roundings against ref's single one */
+#define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
+#define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
 
 #endif

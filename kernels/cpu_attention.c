@@ -1,0 +1,139 @@
+/* Causal attention a tile of queries by a tile of keys at a time, so that no T x S matrix exists (Dao et al. 2022,
+ * FlashAttention, algorithm 1): per query the largest score m and the sum l of exp(score - m) so far are kept; when m
+ * grows, l and the output so far are multiplied by exp(m_old - m_new). Tiles that the sliding window or causality mask
+ * are skipped. Products fp32, l fp64; tiles depend on shapes alone. */
+#include <math.h>
+
+#include "base/parallel.h"
+#include "kernels/cpu_blas.h"
+#include "kernels/cpu_tiles.h"
+#include "kernels/cpu_wide.h"
+
+/* QUERIES x KEYS floats: 128 KiB of stack. */
+enum { QUERIES = 128, KEYS = 256, LANES = 16 };
+
+typedef struct tile {
+    qz_tile q, k, v, y;   /* of one head: rows are tokens */
+    int64_t size;         /* D */
+    int64_t first, count; /* queries, as positions among the keys */
+    int64_t window;       /* 0: none */
+    float scale, softcap; /* softcap 0: none */
+    float max[QUERIES];   /* m */
+    double sum[QUERIES];  /* l */
+    float score[QUERIES * KEYS];
+} tile;
+
+/* softcap * tanh(s / softcap), with tanh(u) = 1 - 2 / (exp(2 u) + 1) */
+QZ_WIDE static void cap_row(float *s, int64_t count, float cap)
+{
+    for (int64_t i = 0; i < count; i++) s[i] = cap * (1 - 2 / (qz_fast_exp(2 * (s[i] / cap)) + 1));
+}
+
+QZ_WIDE static void multiply_row(float *y, int64_t count, float factor)
+{
+    for (int64_t i = 0; i < count; i++) y[i] *= factor;
+}
+
+QZ_WIDE static float max_row(const float *s, int64_t count, float max)
+{
+    float lane[LANES];
+    int64_t i = 0;
+    for (int l = 0; l < LANES; l++) lane[l] = max;
+    for (; i + LANES <= count; i += LANES) {
+        for (int l = 0; l < LANES; l++) lane[l] = s[i + l] > lane[l] ? s[i + l] : lane[l];
+    }
+    for (; i < count; i++) max = s[i] > max ? s[i] : max;
+    for (int l = 0; l < LANES; l++) max = lane[l] > max ? lane[l] : max;
+    return max;
+}
+
+/* s = exp(s - max), and the sum. */
+QZ_WIDE static double exp_row(float *s, int64_t count, float max)
+{
+    float lane[LANES] = {0};
+    double sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (int l = 0; l < LANES; l++) lane[l] += s[i + l] = qz_fast_exp(s[i + l] - max);
+    }
+    for (; i < count; i++) sum += s[i] = qz_fast_exp(s[i] - max);
+    for (int l = 0; l < LANES; l++) sum += lane[l];
+    return sum;
+}
+
+static int64_t first_key(const tile *c, int64_t query)
+{
+    return c->window > 0 && query >= c->window ? query - c->window + 1 : 0;
+}
+
+/* One row of scores of keys [key, key + count) -> weights relative to the new maximum; masked ones become 0. */
+static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
+{
+    float *s = c->score + row * KEYS;
+    const int64_t query = c->first + row;
+    int64_t low = first_key(c, query) - key, high = qz_min(query + 1 - key, count);
+    if (low < 0) low = 0;
+    if (low >= high) {
+        memset(s, 0, (size_t)count * sizeof *s);
+        return;
+    }
+    multiply_row(s + low, high - low, c->scale);
+    if (c->softcap > 0) cap_row(s + low, high - low, c->softcap);
+    const float old = c->max[row], max = max_row(s + low, high - low, old);
+    if (max > old && c->sum[row] > 0) {
+        const float factor = qz_fast_exp(old - max);
+        c->sum[row] *= factor;
+        multiply_row(c->y.data + row * c->y.stride, c->size, factor);
+    }
+    c->max[row] = max;
+    c->sum[row] += exp_row(s + low, high - low, max);
+    memset(s, 0, (size_t)low * sizeof *s);
+    memset(s + high, 0, (size_t)(count - high) * sizeof *s);
+}
+
+static void attend(tile *c)
+{
+    const int64_t end = c->first + c->count, begin = first_key(c, c->first) / KEYS * KEYS;
+    const qz_tile score = {c->score, KEYS};
+    for (int64_t row = 0; row < c->count; row++) {
+        c->max[row] = -INFINITY;
+        c->sum[row] = 0;
+    }
+    for (int64_t key = begin; key < end; key += KEYS) {
+        const int64_t count = qz_min(KEYS, end - key);
+        qz_blas_nt(c->count, count, c->size, c->q, qz_tile_at(c->k, key, 0), 0, score);
+        for (int64_t row = 0; row < c->count; row++) soften_row(c, row, key, count);
+        qz_blas_nn(c->count, c->size, count, score, qz_tile_at(c->v, key, 0), key > begin ? 1 : 0, c->y);
+    }
+    for (int64_t row = 0; row < c->count; row++)
+        multiply_row(c->y.data + row * c->y.stride, c->size, (float)(1 / c->sum[row]));
+}
+
+static qz_tile head_of(const qz_tensor *x, int64_t batch, int64_t token, int64_t head)
+{
+    return (qz_tile){qz_f32(x) + batch * x->stride[0] + token * x->stride[1] + head * x->stride[2], x->stride[1]};
+}
+
+qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *q, const qz_tensor *k, const qz_tensor *v, float scale,
+                           int64_t window, float softcap)
+{
+    const int64_t tokens = q->shape[1], heads = q->shape[2], group = heads / k->shape[2];
+    const int64_t side = qz_tile_side(tokens, QUERIES, 32, 2), tiles = qz_ceil_div(tokens, side);
+    QZ_PARALLEL_FOR for (int64_t i = 0; i < q->shape[0] * heads * tiles; i++)
+    {
+        const int64_t t = i % tiles * side, h = i / tiles % heads, b = i / tiles / heads;
+        tile c; /* not initialised as a whole: the scores are large */
+        c.size = q->shape[3];
+        c.count = qz_min(side, tokens - t);
+        c.window = window;
+        c.scale = scale;
+        c.first = k->shape[1] - tokens + t;
+        c.softcap = softcap;
+        c.q = head_of(q, b, t, h);
+        c.y = head_of(y, b, t, h);
+        c.k = head_of(k, b, 0, h / group);
+        c.v = head_of(v, b, 0, h / group);
+        attend(&c);
+    }
+    return QZ_OK;
+}

@@ -1,0 +1,64 @@
+/* Loops that are compiled for several instruction sets, and an exponential that such loops can use.
+ *
+ * Contraction is off and every operation is a correctly rounded IEEE one in an order that the source fixes, so all
+ * variants of a QZ_WIDE function give the same bits. Sums are written with lanes for that reason.
+ *
+ * exp(x) = 2^n exp(r), n = rint(x log2 e), |r| <= ln 2 / 2 (Cody and Waite 1980: ln 2 in two parts, the first so short
+ * that n times it is exact), and a polynomial of degree 7 for exp(r). Error at most 2 ulp; overflow gives infinity,
+ * underflow is gradual, NaN stays. */
+#ifndef QZ_KERNELS_CPU_WIDE_H
+#define QZ_KERNELS_CPU_WIDE_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* This is the only file of the backend that looks at which compiler it is. Resolvers of clones run before a sanitizer
+ * is ready, so there the plain variant is used. */
+#if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define QZ_WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
+#else
+#define QZ_WIDE
+#endif
+
+/* In front of a loop that may work in place: element i of the output depends on element i of the inputs alone. */
+#if defined(__clang__)
+#define QZ_ELEMENTWISE _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define QZ_ELEMENTWISE _Pragma("GCC ivdep")
+#endif
+
+static inline float qz_float_from_bits(uint32_t bits)
+{
+    float out;
+    memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+static inline uint32_t qz_bits_from_float(float x)
+{
+    uint32_t out;
+    memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+static inline float qz_fast_exp(float x)
+{
+    const float whole = 12582912; /* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits */
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    const float shifted = x * 1.44269504f + whole, n = shifted - whole;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1;
+    /* 2^n in two factors, both of them normal numbers */
+    const int32_t e = (int32_t)(qz_bits_from_float(shifted) - qz_bits_from_float(whole)), half = e >> 1;
+    return p * qz_float_from_bits((uint32_t)(half + 127) << 23) * qz_float_from_bits((uint32_t)(e - half + 127) << 23);
+}
+
+#endif

@@ -1,0 +1,302 @@
+/* Every operation on seeded random inputs, for any backend: kernel_case_run gives the outputs as doubles. A row per
+ * operation of ops.def; `dims` mean what the row's comment says. Views have rows longer than needed, so strides count.
+ * Runs on host backends only (data is handed over as it is). */
+#ifndef QZ_TESTING_KERNEL_CASES_H
+#define QZ_TESTING_KERNEL_CASES_H
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "base/rng.h"
+#include "kernels/kernels.h"
+#include "testing/testing.h"
+#include "testing/tolerances.h"
+
+enum { KERNEL_DIMS = 6, KERNEL_PAD = 3 };
+
+typedef struct kernel_run {
+    const qz_backend *backend;
+    const int *dims;
+    qz_arena *arena;
+    qz_rng rng;
+    double *out; /* outputs as doubles, one after another */
+    size_t count;
+} kernel_run;
+
+typedef struct kernel_case {
+    const char *name;
+    void (*run)(kernel_run *r);
+    double tolerance; /* of the largest magnitude of the result */
+    int dims[8][KERNEL_DIMS];
+} kernel_case;
+
+static inline float kernel_value(kernel_run *r)
+{
+    return (float)qz_rng_normal(&r->rng);
+}
+
+/* Random rows with KERNEL_PAD elements between them. */
+static inline qz_tensor kernel_matrix(kernel_run *r, int64_t rows, int64_t cols)
+{
+    float *data = qz_arena_array(r->arena, float, (size_t)(rows * (cols + KERNEL_PAD)));
+    cr_assert(data != NULL);
+    for (int64_t i = 0; i < rows * (cols + KERNEL_PAD); i++) data[i] = kernel_value(r);
+    qz_tensor t = qz_tensor_2d(data, QZ_F32, rows, cols);
+    t.stride[0] = cols + KERNEL_PAD;
+    return t;
+}
+
+static inline qz_tensor kernel_vector(kernel_run *r, qz_dtype type, int64_t count)
+{
+    void *data = qz_arena_calloc(r->arena, (size_t)count * (size_t)(qz_dtype_bits(type) / 8));
+    cr_assert(data != NULL);
+    for (int64_t i = 0; i < count; i++) {
+        if (type == QZ_F32) ((float *)data)[i] = kernel_value(r);
+        if (type == QZ_F64) ((double *)data)[i] = kernel_value(r);
+    }
+    return qz_tensor_1d(data, type, count);
+}
+
+/* (A, B, C, D) as a view of (A, B, C * D + pad). */
+static inline qz_tensor kernel_heads(kernel_run *r, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    qz_tensor m = kernel_matrix(r, a * b, c * d), t = qz_tensor_4d(m.data, QZ_F32, a, b, c, d);
+    t.stride[1] = m.stride[0];
+    t.stride[0] = b * m.stride[0];
+    return t;
+}
+
+static inline int32_t *kernel_indices(kernel_run *r, int64_t count, int64_t limit)
+{
+    int32_t *out = qz_arena_array(r->arena, int32_t, (size_t)count);
+    cr_assert(out != NULL);
+    for (int64_t i = 0; i < count; i++) out[i] = (int32_t)qz_rng_below(&r->rng, (uint64_t)limit);
+    return out;
+}
+
+/* The whole buffer below a matrix view, padding included: what lies between rows must not change either. */
+static inline void kernel_keep(kernel_run *r, const qz_tensor *x)
+{
+    const size_t count = x->ndim == 1 ? (size_t)x->shape[0] : (size_t)(x->shape[0] * x->stride[0]);
+    double *out = qz_arena_array(r->arena, double, r->count + count);
+    cr_assert(out != NULL);
+    if (r->count) memcpy(out, r->out, r->count * sizeof *out);
+    for (size_t i = 0; i < count; i++)
+        out[r->count + i] = x->dtype == QZ_F64 ? ((double *)x->data)[i] : (double)((float *)x->data)[i];
+    r->out = out;
+    r->count += count;
+}
+
+/* rows, cols: to each type and back, so that both directions are seen */
+static inline void kernel_run_convert(kernel_run *r)
+{
+    static const qz_dtype types[] = {QZ_F32, QZ_F16, QZ_BF16, QZ_F8_E4M3, QZ_F8_E5M2};
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]), back = kernel_matrix(r, r->dims[0], r->dims[1]);
+        y.dtype = types[i]; /* narrower elements in the same memory */
+        check_ok(qz_op_convert(r->backend, &y, &x));
+        check_ok(qz_op_convert(r->backend, &back, &y));
+        kernel_keep(r, &back);
+    }
+}
+
+/* T, C, V */
+static inline void kernel_run_embedding(kernel_run *r)
+{
+    qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]), w = kernel_matrix(r, r->dims[2], r->dims[1]), half = w;
+    int32_t *ids = kernel_indices(r, r->dims[0], r->dims[2]);
+    check_ok(qz_op_embedding(r->backend, &y, &w, ids));
+    kernel_keep(r, &y);
+    half = kernel_matrix(r, r->dims[2], r->dims[1]);
+    half.dtype = QZ_BF16;
+    check_ok(qz_op_convert(r->backend, &half, &w));
+    check_ok(qz_op_embedding(r->backend, &y, &half, ids));
+    kernel_keep(r, &y);
+}
+
+/* T, C */
+static inline void kernel_run_rmsnorm(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    qz_tensor w = kernel_vector(r, QZ_F32, r->dims[1]);
+    check_ok(qz_op_rmsnorm(r->backend, &y, &x, &w, 1e-5f, 0));
+    check_ok(qz_op_rmsnorm(r->backend, &x, &x, &w, 1e-6f, 1));
+    kernel_keep(r, &y);
+    kernel_keep(r, &x);
+}
+
+/* T, N, K; the bias and the accumulation one after another */
+static inline void kernel_run_linear(kernel_run *r)
+{
+    const int t = r->dims[0], n = r->dims[1], k = r->dims[2];
+    qz_tensor x = kernel_matrix(r, t, k), w = kernel_matrix(r, n, k), y = kernel_matrix(r, t, n);
+    qz_tensor bias = kernel_vector(r, QZ_F32, n);
+    check_ok(qz_op_linear(r->backend, &y, &x, &w, NULL, false));
+    kernel_keep(r, &y);
+    check_ok(qz_op_linear(r->backend, &y, &x, &w, &bias, false));
+    kernel_keep(r, &y);
+    check_ok(qz_op_linear(r->backend, &y, &x, &w, &bias, true));
+    check_ok(qz_op_linear(r->backend, &y, &x, &w, NULL, true));
+    kernel_keep(r, &y);
+}
+
+/* T, H, D, P */
+static inline void kernel_run_rope(kernel_run *r)
+{
+    qz_tensor heads = kernel_heads(r, 1, r->dims[0], r->dims[1], r->dims[2]);
+    qz_tensor x = qz_tensor_3d(heads.data, QZ_F32, r->dims[0], r->dims[1], r->dims[2]);
+    x.stride[0] = heads.stride[1];
+    qz_tensor cos = kernel_matrix(r, r->dims[3], r->dims[2] / 2), sin = kernel_matrix(r, r->dims[3], r->dims[2] / 2);
+    check_ok(qz_op_rope(r->backend, &x, &cos, &sin, kernel_indices(r, r->dims[0], r->dims[3])));
+    kernel_keep(r, &x);
+}
+
+/* B, T, S, H, HK, D; without window, with two windows, with a cap */
+static inline void kernel_run_attention(kernel_run *r)
+{
+    const int *d = r->dims;
+    qz_tensor q = kernel_heads(r, d[0], d[1], d[3], d[5]), y = kernel_heads(r, d[0], d[1], d[3], d[5]);
+    qz_tensor k = kernel_heads(r, d[0], d[2], d[4], d[5]), v = kernel_heads(r, d[0], d[2], d[4], d[5]);
+    const float scale = 1 / sqrtf((float)d[5]);
+    static const struct {
+        int window;
+        float scale, cap;
+    } kinds[] = {{0, 1, 0}, {1, 1, 0}, {7, 1, 0}, {0, 1, 3}, {300, 8, 0}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        check_ok(qz_op_attention(r->backend, &y, &q, &k, &v, scale * kinds[i].scale, kinds[i].window, kinds[i].cap));
+        kernel_keep(r, &y);
+    }
+}
+
+/* T, F */
+static inline void kernel_run_swiglu(kernel_run *r)
+{
+    qz_tensor g = kernel_matrix(r, r->dims[0], r->dims[1]), u = kernel_matrix(r, r->dims[0], r->dims[1]);
+    qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    check_ok(qz_op_swiglu(r->backend, &y, &g, &u));
+    kernel_keep(r, &y);
+    check_ok(qz_op_swiglu(r->backend, &g, &g, &u));
+    kernel_keep(r, &g);
+}
+
+/* rows, cols */
+static inline void kernel_run_add(kernel_run *r)
+{
+    qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]), x = kernel_matrix(r, r->dims[0], r->dims[1]);
+    qz_tensor a = kernel_vector(r, QZ_F32, r->dims[1]), b = kernel_vector(r, QZ_F32, r->dims[1]);
+    check_ok(qz_op_add(r->backend, &y, &x));
+    check_ok(qz_op_add(r->backend, &a, &b));
+    kernel_keep(r, &y);
+    kernel_keep(r, &a);
+}
+
+/* T, K */
+static inline void kernel_run_gram(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), g = kernel_matrix(r, r->dims[1], r->dims[1]);
+    check_ok(qz_op_gram(r->backend, &g, &x));
+    kernel_keep(r, &g); /* the upper triangle as well: it must stay */
+}
+
+/* T, K */
+static inline void kernel_run_channel_stats(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]);
+    qz_tensor max = kernel_vector(r, QZ_F32, r->dims[1]), sum = kernel_vector(r, QZ_F64, r->dims[1]);
+    check_ok(qz_op_channel_stats(r->backend, &max, &sum, &x));
+    kernel_keep(r, &max);
+    kernel_keep(r, &sum);
+}
+
+/* N, K; the upper triangle is not a number: nobody may read it */
+static inline void kernel_run_quadratic_form(kernel_run *r)
+{
+    qz_tensor d = kernel_matrix(r, r->dims[0], r->dims[1]), g = kernel_matrix(r, r->dims[1], r->dims[1]);
+    qz_tensor out = kernel_vector(r, QZ_F64, r->dims[0]);
+    for (int i = 0; i < r->dims[1]; i++) {
+        for (int j = i + 1; j < r->dims[1]; j++) ((float *)g.data)[i * g.stride[0] + j] = NAN;
+        ((float *)g.data)[i * g.stride[0] + i] += (float)r->dims[1];
+    }
+    check_ok(qz_op_quadratic_form(r->backend, &out, &d, &g));
+    kernel_keep(r, &out);
+}
+
+/* T, V */
+static inline void kernel_run_log_prob(kernel_run *r)
+{
+    qz_tensor z = kernel_matrix(r, r->dims[0], r->dims[1]), out = kernel_vector(r, QZ_F64, r->dims[0]);
+    int32_t *target = kernel_indices(r, r->dims[0], r->dims[1]);
+    if (r->dims[0] > 1) target[1] = -100;
+    for (int64_t i = 0; i < r->dims[0] * z.stride[0]; i++) ((float *)z.data)[i] *= 8;
+    check_ok(qz_op_log_prob(r->backend, &out, &z, target));
+    kernel_keep(r, &out);
+}
+
+/* rows, cols; nothing, then one, then an earlier one */
+static inline void kernel_run_first_nonfinite(kernel_run *r)
+{
+    static const qz_dtype types[] = {QZ_F32, QZ_F16, QZ_BF16};
+    const int64_t count = (int64_t)r->dims[0] * r->dims[1];
+    for (int i = 0; i < 9; i++) {
+        qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), found = kernel_vector(r, QZ_F64, 1), y = x;
+        float *row = (float *)x.data;
+        row[r->dims[1]] = NAN; /* between rows, or beyond the end */
+        for (int spoiled = 0; spoiled < i % 3; spoiled++) {
+            const int64_t at = (int64_t)qz_rng_below(&r->rng, (uint64_t)count);
+            row[at / r->dims[1] * x.stride[0] + at % r->dims[1]] = spoiled ? -INFINITY : NAN;
+        }
+        if (types[i / 3] != QZ_F32) {
+            y = kernel_matrix(r, r->dims[0], r->dims[1]);
+            y.dtype = types[i / 3];
+            check_ok(qz_op_convert(r->backend, &y, &x));
+        }
+        int64_t index;
+        check_ok(qz_op_first_nonfinite(r->backend, &y, &index));
+        *(double *)found.data = (double)index;
+        kernel_keep(r, &found);
+    }
+}
+
+static const kernel_case kernel_cases[] = {
+    {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
+    {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
+    {"rmsnorm", kernel_run_rmsnorm, TOL_KERNEL_ROUNDING, {{1, 1}, {27, 40}, {5, 8191}, {257, 96}, {2, 20000}}},
+    {"linear",
+     kernel_run_linear,
+     TOL_KERNEL_SUM,
+     {{1, 1, 1}, {1, 130, 64}, {18, 37, 40}, {127, 131, 137}, {513, 257, 65}, {300, 1100, 33}}},
+    {"rope", kernel_run_rope, TOL_KERNEL_ROUNDING, {{1, 1, 2, 1}, {9, 4, 16, 12}, {300, 3, 62, 400}}},
+    {"attention",
+     kernel_run_attention,
+     TOL_KERNEL_SUM,
+     {{1, 1, 1, 1, 1, 1},
+      {2, 9, 9, 4, 2, 16},
+      {2, 5, 9, 4, 2, 16},
+      {1, 131, 131, 2, 1, 33},
+      {1, 67, 401, 3, 3, 24},
+      {1, 300, 300, 2, 1, 64}}},
+    {"swiglu", kernel_run_swiglu, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"add", kernel_run_add, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"gram", kernel_run_gram, TOL_KERNEL_SUM, {{1, 1}, {18, 40}, {131, 257}, {1100, 97}, {64, 600}}},
+    {"channel_stats", kernel_run_channel_stats, 0, {{1, 1}, {18, 40}, {131, 257}, {1100, 97}, {3, 5000}}},
+    {"quadratic_form",
+     kernel_run_quadratic_form,
+     TOL_KERNEL_SUM,
+     {{1, 1}, {37, 40}, {131, 257}, {600, 131}, {300, 600}}},
+    {"log_prob", kernel_run_log_prob, TOL_KERNEL_SUM, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
+    {"first_nonfinite", kernel_run_first_nonfinite, 0, {{1, 2}, {7, 13}, {3, 40000}, {300, 257}}},
+};
+enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };
+
+/* Outputs live in `arena`. */
+static inline kernel_run kernel_case_run(const kernel_case *c, int shape, const qz_backend *backend, qz_arena *arena)
+{
+    kernel_run r = {.backend = backend, .dims = c->dims[shape], .arena = arena};
+    qz_rng_seed(&r.rng, 11, (uint64_t)shape);
+    c->run(&r);
+    return r;
+}
+
+#endif
