@@ -137,25 +137,43 @@ static qz_status check_range(const char *name, const float *x, int64_t n, qz_dty
     if (type != QZ_F16) return QZ_OK;
     for (int64_t i = 0; i < n; i++)
         if (!(fabsf(x[i]) < 65520.0f))
-            return QZ_FAIL(QZ_NUMERIC, "%s[%lld] is %g, beyond float16's 65504: set export.dtype to \"bfloat16\"", name,
-                           (long long)i, x[i]);
+            return QZ_FAIL(QZ_NUMERIC, "%s holds %g, beyond float16's 65504: set export.dtype to \"bfloat16\"", name, x[i]);
     return QZ_OK;
 }
 
-/* Stores fp32 values in the plain type; `print` may be NULL. */
-static qz_status write_values(qz_writer *w, const char *name, const float *x, int64_t n, char *print, qz_arena *scratch)
+enum { PART = 1 << 20 }; /* elements converted at a time */
+
+/* Stores n values of type `from` in the plain type, a part at a time. */
+static qz_status write_parts(qz_writer *w, const char *name, const void *x, qz_dtype from, int64_t n, qz_hasher *print,
+                             float *wide, void *stored)
 {
     qz_dtype type = w->args->plan->plain_type;
-    size_t bytes = (size_t)n * (size_t)qz_dtype_bits(type) / 8;
-    qz_arena_mark mark = qz_arena_save(scratch);
-    void *stored = qz_arena_alloc(scratch, bytes);
-    if (!stored) return qz_arena_failed(scratch);
-    QZ_TRY(check_range(name, x, n, type));
-    QZ_TRY(qz_convert(stored, type, x, QZ_F32, n));
-    if (print) qz_hash_bytes(print, stored, bytes);
-    QZ_TRY(qz_shards_write(w->shards, name, stored, bytes));
-    qz_arena_restore(scratch, mark);
+    size_t in = (size_t)qz_dtype_bits(from) / 8, out = (size_t)qz_dtype_bits(type) / 8;
+    for (int64_t first = 0; first < n; first += PART) {
+        int64_t count = n - first < PART ? n - first : PART;
+        QZ_TRY(qz_convert(wide, QZ_F32, (const char *)x + (size_t)first * in, from, count));
+        QZ_TRY(check_range(name, wide, count, type));
+        QZ_TRY(qz_convert(stored, type, wide, QZ_F32, count));
+        qz_hasher_add(print, stored, (size_t)count * out);
+        QZ_TRY(qz_shards_write_part(w->shards, name, (size_t)first * out, stored, (size_t)count * out));
+    }
     return QZ_OK;
+}
+
+/* `print` may be NULL. */
+static qz_status write_values(qz_writer *w, const char *name, const void *x, qz_dtype from, int64_t n, char *print,
+                              qz_arena *scratch)
+{
+    char unused[QZ_HASH_TEXT];
+    qz_hasher *hasher;
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *wide = qz_arena_array(scratch, float, PART), *stored = qz_arena_array(scratch, float, PART);
+    if (!wide || !stored) return qz_arena_failed(scratch);
+    QZ_TRY(qz_hasher_new(&hasher));
+    qz_status status = write_parts(w, name, x, from, n, hasher, wide, stored);
+    qz_hasher_finish(hasher, print ? print : unused);
+    qz_arena_restore(scratch, mark);
+    return status;
 }
 
 static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
@@ -175,35 +193,26 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
 {
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
-    if (l->has_bias) QZ_TRY(write_values(w, bias, qz_f32(&linear->bias), l->n, NULL, scratch));
+    if (l->has_bias) QZ_TRY(write_values(w, bias, linear->bias.data, QZ_F32, l->n, NULL, scratch));
     if (!l->quantized)
-        return write_values(w, weight, qz_f32(&linear->weight), l->n * l->k, print_of(w, l->module), scratch);
+        return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     QZ_TRY(print_qtensor(print_of(w, l->module), q));
     return w->container->write_linear(w->shards, l, q, scratch);
 }
 
 qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch)
 {
-    return write_values(w, name, qz_f32(x), qz_tensor_count(x), print_of(w, name), scratch);
+    return write_values(w, name, x->data, QZ_F32, qz_tensor_count(x), print_of(w, name), scratch);
 }
 
-/* A tensor of the source, a slice of its rows at a time being needless: plain tensors are widened whole, the embedding
- * being the largest. */
+/* A tensor of the source as it is. */
 static qz_status copy_plain(qz_writer *w, const char *name, qz_arena *scratch)
 {
     const qz_stored *t = qz_ckpt_find(source_of(w), name);
-    if (passed_through(w, name) || t->view.dtype == w->args->plan->plain_type) {
-        qz_hash_bytes(print_of(w, name), t->view.data, t->bytes);
-        return qz_shards_write(w->shards, name, t->view.data, t->bytes);
-    }
-    qz_arena_mark mark = qz_arena_save(scratch);
-    int64_t n = qz_tensor_count(&t->view);
-    float *x = qz_arena_array(scratch, float, (size_t)n);
-    if (!x) return qz_arena_failed(scratch);
-    QZ_TRY(qz_ckpt_read_plain(source_of(w), name, t->view.ndim, t->view.shape, x));
-    QZ_TRY(write_values(w, name, x, n, print_of(w, name), scratch));
-    qz_arena_restore(scratch, mark);
-    return QZ_OK;
+    if (!passed_through(w, name))
+        return write_values(w, name, t->view.data, t->view.dtype, qz_tensor_count(&t->view), print_of(w, name), scratch);
+    qz_hash_bytes(print_of(w, name), t->view.data, t->bytes);
+    return qz_shards_write(w->shards, name, t->view.data, t->bytes);
 }
 
 static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const char *name, const char *slot)

@@ -99,6 +99,9 @@ QZ_NODISCARD qz_status qz_shards_declare(qz_shards *s, const char *unit, const c
                                          const int64_t *shape);
 QZ_NODISCARD qz_status qz_shards_begin(qz_shards *s); /* lays out, writes the headers */
 QZ_NODISCARD qz_status qz_shards_write(qz_shards *s, const char *name, const void *data, size_t bytes);
+/* Bytes [offset, offset + bytes) of a tensor; the parts of a tensor must not overlap. */
+QZ_NODISCARD qz_status qz_shards_write_part(qz_shards *s, const char *name, uint64_t offset, const void *data,
+                                            size_t bytes);
 /* Every declared tensor must have been written once. Syncs, renames, writes the index. */
 QZ_NODISCARD qz_status qz_shards_finish(qz_shards *s);
 void qz_shards_free(qz_shards *s);            /* removes unfinished files; NULL allowed */

@@ -14,7 +14,7 @@
 #include "base/map.h"
 #include "checkpoints/checkpoints.h"
 
-enum { LENGTH_BYTES = 8, NEW = 0, BEING_WRITTEN = 1, WRITTEN = 2 };
+enum { LENGTH_BYTES = 8 };
 
 typedef struct entry {
     const char *name;
@@ -23,7 +23,8 @@ typedef struct entry {
     int64_t shape[QZ_MAX_DIMS];
     uint64_t bytes, offset; /* offset in the file */
     size_t unit, file;
-    _Atomic int state;
+    _Atomic uint64_t claimed, written; /* bytes: of parts handed over, and safely in the file */
+    _Atomic bool touched;              /* a tensor without bytes is written too */
 } entry;
 
 typedef struct shard {
@@ -260,28 +261,39 @@ qz_status qz_shards_begin(qz_shards *s)
 
 /* ---- writing ---- */
 
-qz_status qz_shards_write(qz_shards *s, const char *name, const void *data, size_t bytes)
+qz_status qz_shards_write_part(qz_shards *s, const char *name, uint64_t offset, const void *data, size_t bytes)
 {
     int64_t i = qz_strmap_get(s->names, name, strlen(name));
     if (i < 0 || !s->ready) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is written but was not declared before", name);
     entry *e = &s->tensor[i];
-    if (bytes != e->bytes)
-        return QZ_FAIL(QZ_SHAPE, "tensor \"%s\": %zu bytes are written, but its shape and type take %llu", name, bytes,
-                       (unsigned long long)e->bytes);
-    if (atomic_exchange(&e->state, BEING_WRITTEN) != NEW)
+    if (offset > e->bytes || bytes > e->bytes - offset)
+        return QZ_FAIL(QZ_SHAPE, "tensor \"%s\": bytes up to %llu are written, but its shape and type take %llu", name,
+                       (unsigned long long)(offset + bytes), (unsigned long long)e->bytes);
+    bool again = atomic_exchange(&e->touched, true) && e->bytes == 0;
+    if (again || atomic_fetch_add(&e->claimed, bytes) + bytes > e->bytes)
         return QZ_FAIL(QZ_ARG, "tensor \"%s\" is written twice", name);
-    QZ_TRY_CTX(qz_outfile_write(s->file[e->file].out, e->offset, data, bytes), "tensor \"%s\"", name);
-    atomic_store(&e->state, WRITTEN);
+    QZ_TRY_CTX(qz_outfile_write(s->file[e->file].out, e->offset + offset, data, bytes), "tensor \"%s\"", name);
+    atomic_fetch_add(&e->written, bytes);
     return QZ_OK;
+}
+
+qz_status qz_shards_write(qz_shards *s, const char *name, const void *data, size_t bytes)
+{
+    int64_t i = qz_strmap_get(s->names, name, strlen(name));
+    if (i >= 0 && bytes != s->tensor[i].bytes)
+        return QZ_FAIL(QZ_SHAPE, "tensor \"%s\": %zu bytes are written, but its shape and type take %llu", name, bytes,
+                       (unsigned long long)s->tensor[i].bytes);
+    return qz_shards_write_part(s, name, 0, data, bytes);
 }
 
 static qz_status check_complete(qz_shards *s)
 {
     if (!s->ready) return QZ_FAIL(QZ_ARG, "%s: writing has not begun", s->folder);
-    for (size_t i = 0; i < s->count; i++)
-        if (atomic_load(&s->tensor[i].state) != WRITTEN)
-            return QZ_FAIL(QZ_ARG, "%s: tensor \"%s\" was declared but not written exactly once", s->folder,
-                           s->tensor[i].name);
+    for (size_t i = 0; i < s->count; i++) {
+        entry *e = &s->tensor[i];
+        if (!atomic_load(&e->touched) || atomic_load(&e->written) != e->bytes || atomic_load(&e->claimed) != e->bytes)
+            return QZ_FAIL(QZ_ARG, "%s: tensor \"%s\" was declared but not written exactly once", s->folder, e->name);
+    }
     return QZ_OK;
 }
 
