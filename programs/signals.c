@@ -25,6 +25,7 @@ void qz_signals_catch(void)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 bool qz_signals_asked_to_stop(void)

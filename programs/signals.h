@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 
-/* From now on. A closed pipe is an error of a write, no longer a signal. */
+/* From now on. A closed pipe and a limit on file sizes are errors of a write, no longer signals. */
 void qz_signals_catch(void);
 bool qz_signals_asked_to_stop(void);
 /* QZ_INTERRUPTED when asked to stop. */
