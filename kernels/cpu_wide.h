@@ -4,8 +4,8 @@
  * variants of a QZ_WIDE function give the same bits. Sums are written with lanes for that reason.
  *
  * exp(x) = 2^n exp(r), n = rint(x log2 e), |r| <= ln 2 / 2 (Cody and Waite 1980: ln 2 in two parts, the first so short
- * that n times it is exact), and a polynomial of degree 7 for exp(r). Error at most 2 ulp; overflow gives infinity,
- * underflow is gradual, NaN stays. */
+ * that n times it is exact), and Moshier's polynomial (Cephes, expf) for exp(r). Error at most 1.1 ulp; overflow gives
+ * infinity, underflow is gradual, NaN stays. */
 #ifndef QZ_KERNELS_CPU_WIDE_H
 #define QZ_KERNELS_CPU_WIDE_H
 

@@ -1,0 +1,128 @@
+/* What the wrappers refuse, and an operation that a backend lacks. */
+#include "base/arena.h"
+#include "kernels/kernels.h"
+#include "testing/testing.h"
+
+static float buffer[4096];
+static double wide[64];
+static int32_t index_of[64];
+
+static qz_tensor matrix(int64_t rows, int64_t cols)
+{
+    return qz_tensor_2d(buffer, QZ_F32, rows, cols);
+}
+
+static const qz_backend *ref(void)
+{
+    return qz_backend_at(0);
+}
+
+Test(kernels_ops, ref_has_no_empty_slot)
+{
+#define QZ_OP(op, args) cr_expect(ref()->op != NULL, "ref lacks %s", #op);
+#include "kernels/ops.def"
+#undef QZ_OP
+    cr_assert(ref()->available() && ref()->describe()[0] && ref()->warning() == NULL);
+}
+
+Test(kernels_ops, empty_slot_names_operation_and_backend)
+{
+    static const qz_backend empty = {.plugin = {.name = "toy", .help = "has nothing", .source = ""}};
+    qz_tensor t = matrix(1, 1);
+    int64_t i;
+#define REFUSED(op, ...)                                                                                               \
+    check_fails(QZ_UNSUPPORTED, "backend toy has no operation " #op, qz_op_##op(&empty, __VA_ARGS__));
+    REFUSED(convert, &t, &t)
+    REFUSED(embedding, &t, &t, index_of)
+    REFUSED(rmsnorm, &t, &t, &t, 0, 0)
+    REFUSED(linear, &t, &t, &t, NULL, false)
+    REFUSED(rope, &t, &t, &t, index_of)
+    REFUSED(attention, &t, &t, &t, &t, 1, 0, 0)
+    REFUSED(swiglu, &t, &t, &t)
+    REFUSED(add, &t, &t)
+    REFUSED(gram, &t, &t)
+    REFUSED(channel_stats, &t, &t, &t)
+    REFUSED(quadratic_form, &t, &t, &t)
+    REFUSED(log_prob, &t, &t, index_of)
+    REFUSED(first_nonfinite, &t, &i)
+}
+
+Test(kernels_ops, shapes_that_disagree_name_both)
+{
+    qz_tensor y = matrix(18, 37), x = matrix(18, 40), w = matrix(37, 41), bias = qz_tensor_1d(buffer, QZ_F32, 36);
+    check_fails(QZ_SHAPE, "linear: w (N,K) is (37, 41): K is 41, but 40 in x",
+                qz_op_linear(ref(), &y, &x, &w, NULL, 0));
+    w = matrix(37, 40);
+    check_fails(QZ_SHAPE, "linear: bias (N) is (36): N is 36, but 37 in w", qz_op_linear(ref(), &y, &x, &w, &bias, 0));
+    check_fails(QZ_SHAPE, "gram: g (K,K) is (18, 37): K is 18, but 40 in x", qz_op_gram(ref(), &y, &x));
+    check_fails(QZ_SHAPE, "add: y is (18, 40), but x is (18, 37)", qz_op_add(ref(), &x, &y));
+}
+
+Test(kernels_ops, ranks)
+{
+    qz_tensor x = matrix(2, 4), cube = qz_tensor_3d(buffer, QZ_F32, 2, 2, 2), none = {.data = buffer, .dtype = QZ_F32};
+    check_fails(QZ_SHAPE, "swiglu: gate is (2, 2, 2), expected (T,F)", qz_op_swiglu(ref(), &x, &cube, &x));
+    check_fails(QZ_SHAPE, "rope: x is (2, 4), expected (T,H,D)", qz_op_rope(ref(), &x, &x, &x, index_of));
+    check_fails(QZ_SHAPE, "add: x has 0 dimensions", qz_op_add(ref(), &x, &none));
+}
+
+Test(kernels_ops, extents_and_strides)
+{
+    qz_tensor x = matrix(2, 4), y = matrix(2, 4);
+    int64_t i;
+    x.shape[0] = 0;
+    check_fails(QZ_SHAPE, "x (0, 4)", qz_op_first_nonfinite(ref(), &x, &i));
+    x.shape[0] = (int64_t)1 << 31;
+    check_fails(QZ_SHAPE, "extents are 1 to 2^31 - 1", qz_op_first_nonfinite(ref(), &x, &i));
+    x = matrix(2, 4);
+    x.stride[1] = 2;
+    check_fails(QZ_SHAPE, "stride 2 in dimension 1", qz_op_add(ref(), &y, &x));
+    x = matrix(2, 4);
+    x.stride[0] = 3;
+    check_fails(QZ_SHAPE, "stride 3 in dimension 0", qz_op_add(ref(), &y, &x));
+    x = qz_tensor_3d(buffer, QZ_F32, 2, 2, 2);
+    x.stride[0] = 8;
+    check_fails(QZ_SHAPE, "must be contiguous", qz_op_first_nonfinite(ref(), &x, &i));
+}
+
+Test(kernels_ops, types_data_and_device)
+{
+    qz_tensor x = matrix(2, 4), y = matrix(2, 4), sum = qz_tensor_1d(buffer, QZ_F32, 4);
+    x.dtype = QZ_I32;
+    check_fails(QZ_UNSUPPORTED, "x has type I32, allowed: F32, F16, BF16, F8_E4M3, F8_E5M2",
+                qz_op_convert(ref(), &y, &x));
+    x = matrix(2, 4);
+    check_fails(QZ_UNSUPPORTED, "abssum has type F32, allowed: F64", qz_op_channel_stats(ref(), &sum, &sum, &x));
+    x.device = QZ_CUDA;
+    check_fails(QZ_DEVICE, "x is not in the memory of backend ref", qz_op_add(ref(), &y, &x));
+    x = matrix(2, 4);
+    x.data = NULL;
+    check_fails(QZ_ARG, "x has no data", qz_op_add(ref(), &y, &x));
+}
+
+Test(kernels_ops, indices)
+{
+    qz_tensor y = matrix(3, 4), table = matrix(5, 4), out = qz_tensor_1d(wide, QZ_F64, 3);
+    qz_tensor x = qz_tensor_3d(buffer, QZ_F32, 3, 1, 4), cos = matrix(5, 2);
+    index_of[0] = index_of[1] = 4;
+    index_of[2] = 5;
+    check_fails(QZ_ARG, "ids[2] is 5", qz_op_embedding(ref(), &y, &table, index_of));
+    check_fails(QZ_ARG, "positions[2] is 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+    check_fails(QZ_ARG, "target[0] is 4", qz_op_log_prob(ref(), &out, &y, index_of));
+    index_of[2] = -1;
+    check_fails(QZ_ARG, "ids[2] is -1", qz_op_embedding(ref(), &y, &table, index_of));
+    check_fails(QZ_ARG, "ids has no data", qz_op_embedding(ref(), &y, &table, NULL));
+    index_of[0] = index_of[1] = -100;
+    check_ok(qz_op_log_prob(ref(), &out, &y, index_of));
+    cr_assert(wide[0] == 0 && wide[2] == 0);
+}
+
+Test(kernels_ops, attention_and_rope_rules)
+{
+    qz_tensor q = qz_tensor_4d(buffer, QZ_F32, 1, 4, 3, 2), y = q, k = qz_tensor_4d(buffer, QZ_F32, 1, 3, 3, 2);
+    check_fails(QZ_SHAPE, "3 keys for 4 queries", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
+    k = qz_tensor_4d(buffer, QZ_F32, 1, 4, 2, 2);
+    check_fails(QZ_SHAPE, "3 query heads do not divide into 2", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
+    qz_tensor x = qz_tensor_3d(buffer, QZ_F32, 1, 1, 5), cos = matrix(1, 2);
+    check_fails(QZ_SHAPE, "heads of 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+}
