@@ -68,7 +68,7 @@ const qz_field qz_recipe_fields[] = {
     BOOL("weights.symmetric", weights.symmetric, "false", "integer formats: no zero points"),
     PLUGIN("weights.range", false, weights.range, ranges, "how scale and zero of each group are chosen"),
     PLUGIN("weights.solver", false, weights.solver, solvers, "how the codes are chosen"),
-    PATTERNS("weights.skip", weights.skip, "[]",
+    PATTERNS("weights.skip", weights.skip, "[\"lm_head\"]",
              "linears that stay as they are: full name, last part of the name (\"lm_head\"), or either with *"),
 
     OBJECT("export", true, QZ_NO_PLACE, "the checkpoint that is written"),
