@@ -35,8 +35,8 @@ typedef struct qz_ids {
 
 /* `special`: add what the post-processor adds (BOS, EOS). Special tokens written out in the text are recognised in
  * either case. Invalid UTF-8 is QZ_FORMAT with its offset. Safe to call from several threads. */
-QZ_NODISCARD qz_status qz_tokenizer_encode(const qz_tokenizer *t, const char *text, size_t size, bool special, qz_ids *out,
-                                           qz_arena *arena);
+QZ_NODISCARD qz_status qz_tokenizer_encode(const qz_tokenizer *t, const char *text, size_t size, bool special,
+                                           qz_ids *out, qz_arena *arena);
 /* NUL-terminated text; invalid UTF-8 pieces become U+FFFD as the library does. */
 QZ_NODISCARD qz_status qz_tokenizer_decode(const qz_tokenizer *t, const int32_t *ids, size_t count, bool skip_special,
                                            char **out, size_t *size, qz_arena *arena);
@@ -51,22 +51,22 @@ int32_t qz_tokenizer_id(const qz_tokenizer *t, const char *token);
  * in `field`; an HDF5 file's dataset `ids` is one). Documents follow one another. Windows are cut in file order: BOS
  * and length - 1 ids, or `length` ids when bos < 0; a short last piece is dropped. */
 typedef struct qz_windows_rule {
-    const char *path;   /* .txt, .jsonl, .h5 or .hdf5; by suffix */
-    const char *field;  /* of .jsonl; NULL: "text" */
-    int64_t count;      /* windows wanted; 0: all */
+    const char *path;  /* .txt, .jsonl, .h5 or .hdf5; by suffix */
+    const char *field; /* of .jsonl; NULL: "text" */
+    int64_t count;     /* windows wanted; 0: all */
     int64_t length;
-    int32_t bos;        /* -1: none */
-    bool shuffle;       /* choose the windows by a seeded permutation of all of them instead of the first */
-    bool allow_fewer;   /* fewer than `count` is fine (evaluation); otherwise an error saying how much there is */
+    int32_t bos;      /* -1: none */
+    bool shuffle;     /* choose the windows by a seeded permutation of all of them instead of the first */
+    bool allow_fewer; /* fewer than `count` is fine (evaluation); otherwise an error saying how much there is */
     uint64_t seed;
     int64_t vocabulary; /* of the model: an id at or above it is an error; 0: not checked */
 } qz_windows_rule;
 
 typedef struct qz_windows {
-    int32_t *ids;       /* (count, length) */
+    int32_t *ids; /* (count, length) */
     int64_t count, length;
-    int64_t tokens;     /* ids that the file gave */
-    bool has_bos;       /* id 0 of each window was put there by the rule */
+    int64_t tokens;          /* ids that the file gave */
+    bool has_bos;            /* id 0 of each window was put there by the rule */
     char hash[QZ_HASH_TEXT]; /* of the file's bytes */
 } qz_windows;
 

@@ -35,7 +35,7 @@ void qz_text_free(qz_text *b);
 uint32_t qz_utf8_get(const char *s, size_t *length);
 size_t qz_utf8_last(const char *start, const char *end);
 size_t qz_utf8_put(char out[4], uint32_t c);
-/* White_Space, letters-marks-numbers, General_Category N*, punctuation: as the library's standard functions say. */
+/* White_Space; letters, marks, digits and joiners (\w of Rust's regex); General_Category N; punctuation. */
 bool qz_char_is_space(uint32_t c);
 bool qz_char_is_word(uint32_t c);
 bool qz_char_is_number(uint32_t c);
@@ -78,12 +78,10 @@ typedef struct qz_matches {
     const qz_pattern *pattern;
     qz_matcher *matcher;
     const char *text;
-    const char *subject; /* `text`, or a copy with stand-ins for characters that PCRE2 does not know */
     size_t size;
     size_t next, last_end; /* where to search; the end of the last match, SIZE_MAX before the first */
 } qz_matches;
-QZ_NODISCARD qz_status qz_matches_begin(qz_matches *it, const qz_pattern *p, qz_matcher *m, const char *text,
-                                        size_t size);
+void qz_matches_begin(qz_matches *it, const qz_pattern *p, qz_matcher *m, const char *text, size_t size);
 QZ_NODISCARD qz_status qz_matches_next(qz_matches *it, bool *found, size_t *start, size_t *end);
 
 /* The Oniguruma pattern (Ruby syntax) written for PCRE2 (tokenizer_onig.c). */
@@ -120,6 +118,8 @@ void qz_normals_free(qz_normals *n);
 /* `a` holds the text and afterwards the result; `b` is scratch. `first` is cleared when the first character that was
  * there is gone, because the text then no longer begins where the document does. */
 QZ_NODISCARD qz_status qz_normals_apply(const qz_normals *n, qz_text *a, qz_text *b, bool *first, qz_matcher *m);
+/* NFC, NFD, NFKC or NFKD (tokenizer_unicode.c). */
+QZ_NODISCARD qz_status qz_unicode_normalize(qz_text *out, const qz_text *in, bool compose, bool compatible);
 /* Every occurrence of the pattern by `content`, from `text` to `out`. */
 QZ_NODISCARD qz_status qz_text_replace(qz_text *out, const qz_pattern *p, const char *content, const char *text,
                                        size_t size, qz_matcher *m);

@@ -1,7 +1,5 @@
-/* Normalizers of tokenizer.json: text -> text before it is split. Unicode forms come from utf8proc
- * (Unicode Standard Annex 15). */
+/* Normalizers of tokenizer.json: text -> text before it is split, one step after the other. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -89,29 +87,6 @@ void qz_normals_free(qz_normals *n)
     for (int i = 0; i < n->count; i++) qz_pattern_free(n->step[i].pattern);
 }
 
-static bool is_ascii(const qz_text *a)
-{
-    for (size_t i = 0; i < a->size; i++)
-        if ((uint8_t)a->data[i] >= 0x80) return false;
-    return true;
-}
-
-/* ASCII is its own form in all four. */
-static qz_status unicode_form(qz_text *out, const qz_text *in, qz_normal_kind kind)
-{
-    static const int options[] = {UTF8PROC_STABLE | UTF8PROC_COMPOSE, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
-                                  UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
-                                  UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT};
-    if (is_ascii(in)) return qz_text_add(out, in->data, in->size);
-    utf8proc_uint8_t *form = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)in->data, (utf8proc_ssize_t)in->size, &form,
-                                      (utf8proc_option_t)options[kind]);
-    if (n < 0) return QZ_FAIL(QZ_MEMORY, "normalizing text: %s", utf8proc_errmsg(n));
-    qz_status status = qz_text_add(out, (const char *)form, (size_t)n);
-    free(form); /* utf8proc's own allocation */
-    return status;
-}
-
 /* Character by character as Rust's char::to_lowercase: U+0130 is the only one that becomes two. */
 static qz_status lowercase(qz_text *out, const qz_text *in)
 {
@@ -152,7 +127,7 @@ qz_status qz_text_replace(qz_text *out, const qz_pattern *p, const char *content
     qz_matches it;
     size_t done = 0, start, end;
     bool found;
-    QZ_TRY(qz_matches_begin(&it, p, m, text, size));
+    qz_matches_begin(&it, p, m, text, size);
     for (;;) {
         QZ_TRY(qz_matches_next(&it, &found, &start, &end));
         if (!found) return qz_text_add(out, text + done, size - done);
@@ -168,7 +143,7 @@ static qz_status replace(qz_text *out, const qz_text *in, const qz_normal *step,
     size_t start, end;
     bool found = false;
     if (!*step->content) {
-        QZ_TRY(qz_matches_begin(&it, step->pattern, m, in->data, in->size));
+        qz_matches_begin(&it, step->pattern, m, in->data, in->size);
         QZ_TRY(qz_matches_next(&it, &found, &start, &end));
         if (found && start == 0 && end > 0) *first = false;
     }
@@ -180,9 +155,10 @@ static qz_status apply(qz_text *out, const qz_text *in, const qz_normal *step, b
     switch (step->kind) {
     case QZ_NORMAL_NFC:
     case QZ_NORMAL_NFD:
+        return qz_unicode_normalize(out, in, step->kind == QZ_NORMAL_NFC, false);
     case QZ_NORMAL_NFKC:
     case QZ_NORMAL_NFKD:
-        return unicode_form(out, in, step->kind);
+        return qz_unicode_normalize(out, in, step->kind == QZ_NORMAL_NFKC, true);
     case QZ_NORMAL_LOWERCASE:
         return lowercase(out, in);
     case QZ_NORMAL_STRIP:

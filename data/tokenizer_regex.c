@@ -103,10 +103,9 @@ void qz_matcher_free(qz_matcher *m)
     qz_free(m);
 }
 
-qz_status qz_matches_begin(qz_matches *it, const qz_pattern *p, qz_matcher *m, const char *text, size_t size)
+void qz_matches_begin(qz_matches *it, const qz_pattern *p, qz_matcher *m, const char *text, size_t size)
 {
-    *it = (qz_matches){.pattern = p, .matcher = m, .text = text, .subject = text, .size = size, .last_end = SIZE_MAX};
-    return QZ_OK;
+    *it = (qz_matches){.pattern = p, .matcher = m, .text = text, .size = size, .last_end = SIZE_MAX};
 }
 
 static void next_literal(qz_matches *it, bool *found, size_t *start, size_t *end)
@@ -121,7 +120,7 @@ static void next_literal(qz_matches *it, bool *found, size_t *start, size_t *end
 
 static qz_status search(qz_matches *it, bool *found, size_t *start, size_t *end)
 {
-    int rc = pcre2_match(it->pattern->code, (PCRE2_SPTR)it->subject, it->size, it->next, PCRE2_NO_UTF_CHECK,
+    int rc = pcre2_match(it->pattern->code, (PCRE2_SPTR)it->text, it->size, it->next, PCRE2_NO_UTF_CHECK,
                          it->matcher->data, it->matcher->context);
     *found = rc >= 0;
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {

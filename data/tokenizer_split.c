@@ -68,7 +68,7 @@ static qz_status split_pattern(joiner *j, const qz_pattern *p, size_t size)
 {
     qz_matches it;
     size_t done = 0, start, end;
-    QZ_TRY(qz_matches_begin(&it, p, j->e->matcher, j->text, size));
+    qz_matches_begin(&it, p, j->e->matcher, j->text, size);
     while (!j->e->full) {
         bool found;
         QZ_TRY(qz_matches_next(&it, &found, &start, &end));

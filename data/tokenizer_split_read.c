@@ -10,6 +10,9 @@
 
 static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+/* \w of Rust's regex, which is not that of Oniguruma. */
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+
 typedef struct reader {
     qz_splits *out;
     const qz_json_node *node;
@@ -126,7 +129,7 @@ static qz_status read_whitespace(reader *r)
     QZ_TRY(qz_part_known(r->node, r->where, "type"));
     QZ_TRY(add(&s, r, QZ_SPLIT_PATTERN, QZ_BEHAVIOR_REMOVED));
     s->invert = true;
-    return qz_pattern_new(&s->pattern, "\\w+|[^\\w\\s]+", false, r->where);
+    return qz_pattern_new(&s->pattern, "[" WORD "]+|[^" WORD "\\s]+", false, r->where);
 }
 
 static qz_status read_whitespace_split(reader *r)

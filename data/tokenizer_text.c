@@ -76,9 +76,10 @@ bool qz_char_is_word(uint32_t c)
 {
     if (c < 0x80) return c == '_' || (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
     utf8proc_category_t g = category_of(c);
-    bool alphabetic_symbol = c >= 0x24b6 && c <= 0x24e9; /* circled letters: Other_Alphabetic */
+    bool letter_in_a_box = (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) ||
+                           (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189);
     return (g >= UTF8PROC_CATEGORY_LU && g <= UTF8PROC_CATEGORY_ND) || g == UTF8PROC_CATEGORY_NL ||
-           g == UTF8PROC_CATEGORY_PC || alphabetic_symbol || c == 0x200c || c == 0x200d;
+           g == UTF8PROC_CATEGORY_PC || letter_in_a_box || c == 0x200c || c == 0x200d;
 }
 
 bool qz_char_is_number(uint32_t c)
