@@ -162,6 +162,60 @@ Test(model, unknown_family)
     qz_ckpt_close(ckpt);
 }
 
+/* A file whose header is one byte longer, so that all of its data lies at odd addresses. */
+static const char *odd_folder(const char *from)
+{
+    char path[600];
+    char *data;
+    size_t size;
+    uint64_t header;
+    qz_arena *arena;
+    const char *folder = test_path("odd");
+    check_ok(qz_arena_new(&arena, "test"));
+    cr_assert(mkdir(folder, 0700) == 0);
+    snprintf(path, sizeof path, "%s/config.json", from);
+    check_ok(qz_file_read(&data, &size, path, 1 << 20, arena));
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    test_write_file(path, data, size);
+    snprintf(path, sizeof path, "%s/model.safetensors", from);
+    check_ok(qz_file_read(&data, &size, path, 1 << 26, arena));
+    memcpy(&header, data, 8);
+    char *moved = qz_arena_alloc(arena, size + 1);
+    memcpy(moved, data, 8 + header);
+    moved[8 + header] = ' ';
+    memcpy(moved + 9 + header, data + 8 + header, size - 8 - header);
+    header++;
+    memcpy(moved, &header, 8);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    test_write_file(path, moved, size + 1);
+    qz_arena_free(arena);
+    return folder;
+}
+
+Test(model, data_at_odd_addresses)
+{
+    static const char *const from[] = {TIED, LLAMA};
+    for (int i = 0; i < 2; i++) {
+        char even_path[600];
+        snprintf(even_path, sizeof even_path, "%s", golden_path(from[i]));
+        const char *odd_path = odd_folder(even_path);
+        opened even = open_model(even_path), odd = open_model(odd_path);
+        int32_t ids[] = {9, 150};
+        qz_tensor a = matrix(even.arena, 2, 64), b = matrix(odd.arena, 2, 64);
+        qz_tensor la = matrix(even.arena, 2, 160), lb = matrix(odd.arena, 2, 160);
+        check_ok(qz_model_embed(even.model, ids, &a));
+        check_ok(qz_model_embed(odd.model, ids, &b));
+        check_ok(qz_model_logits(even.model, &a, &la, even.arena));
+        check_ok(qz_model_logits(odd.model, &b, &lb, odd.arena));
+        cr_assert(memcmp(a.data, b.data, 2 * 64 * 4) == 0 && memcmp(la.data, lb.data, 2 * 160 * 4) == 0);
+        close_model(&even);
+        close_model(&odd);
+        char command[700];
+        snprintf(command, sizeof command, "rm -r '%s'", odd_path);
+        cr_assert(system(command) == 0);
+    }
+}
+
 Test(model, every_allocation_may_fail)
 {
     qz_ckpt *ckpt;
