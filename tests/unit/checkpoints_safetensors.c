@@ -141,6 +141,8 @@ Test(safetensors, types_shapes_and_byte_counts)
     check_fails(QZ_FORMAT, "data_offsets", parse_one("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]", 4));
     check_fails(QZ_FORMAT, "2 elements of F32 take 8 bytes, but data_offsets span 4",
                 parse_one("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]", 4));
+    check_fails(QZ_FORMAT, "1 elements of F32 take 4 bytes, but data_offsets span 8",
+                parse_one("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]", 8));
     check_fails(QZ_FORMAT, "shape", parse_one("\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]", 4));
     check_fails(QZ_FORMAT, "shape", parse_one("\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]", 4));
     check_fails(QZ_FORMAT, "shape", parse_one("\"dtype\":\"F32\",\"shape\":[1e300],\"data_offsets\":[0,4]", 4));
