@@ -167,7 +167,8 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
     qz_scheme_describe(&l->scheme, found, sizeof found);
     if (l->scheme.format != QZ_FORMAT_INT4 || l->scheme.piece_rows != 1)
         qz_reasons_add(r, "%s: found %s; awq holds int4 with a scale for each output and group", l->module, found);
-    if (l->scheme.scale_type != QZ_F16 && l->scheme.scale_type != QZ_BF16) /* a BF16 scale of usual size is an F16 too */
+    /* A BF16 scale of usual size is a number of F16 too; write_scales refuses the others. */
+    if (l->scheme.scale_type != QZ_F16 && l->scheme.scale_type != QZ_BF16)
         qz_reasons_add(r, "%s: found scales in %s; awq stores F16", l->module, qz_dtype_name(l->scheme.scale_type));
     if (l->n % OCTET)
         qz_reasons_add(r, "%s: found %lld outputs; awq needs a multiple of 8", l->module, (long long)l->n);

@@ -247,6 +247,8 @@ Test(awq, expresses_the_groups_that_readers_take)
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         qz_export_linear l = linear("m", 64, 768, good[i]);
         check_ok(express(&l, 1));
+        l.scheme.scale_type = QZ_BF16; /* as read from a file with such scales */
+        check_ok(express(&l, 1));
         l.scheme.symmetric = true;
         check_ok(express(&l, 1));
     }

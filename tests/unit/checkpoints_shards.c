@@ -151,6 +151,46 @@ Test(shards, misuse_is_named)
     qz_shards_free(s);
 }
 
+Test(shards, parts_in_any_order)
+{
+    const char *folder = fixture_folder("m");
+    qz_shards *s;
+    check_ok(qz_shards_new(&s, folder, 0));
+    declare(s, "a", "a", QZ_U8, 10);
+    declare(s, "b", "b", QZ_U8, 3);
+    declare(s, "c", "c", QZ_U8, 0);
+    check_ok(qz_shards_begin(s));
+    check_ok(qz_shards_write(s, "b", bytes, 3));
+    check_ok(qz_shards_write_part(s, "a", 6, bytes + 6, 4));
+    check_fails(QZ_ARG, "\"a\" was declared but not written", qz_shards_finish(s));
+    check_fails(QZ_SHAPE, "bytes up to 11 are written", qz_shards_write_part(s, "a", 7, bytes, 4));
+    check_fails(QZ_SHAPE, "\"a\"", qz_shards_write_part(s, "a", UINT64_MAX, bytes, 4));
+    check_ok(qz_shards_write_part(s, "a", 0, bytes, 6));
+    check_fails(QZ_ARG, "\"c\" was declared but not written", qz_shards_finish(s));
+    check_ok(qz_shards_write(s, "c", bytes, 0));
+    check_ok(qz_shards_finish(s));
+    qz_shards_free(s);
+    qz_safetensors *st;
+    check_ok(qz_safetensors_open(&st, fixture_in(folder, "model.safetensors")));
+    cr_assert(memcmp(qz_safetensors_find(st, "a")->view.data, bytes, 10) == 0);
+    qz_safetensors_close(st);
+}
+
+Test(shards, a_part_written_again)
+{
+    qz_shards *s;
+    check_ok(qz_shards_new(&s, fixture_folder("m"), 0));
+    declare(s, "a", "a", QZ_U8, 10);
+    declare(s, "c", "c", QZ_U8, 0);
+    check_ok(qz_shards_begin(s));
+    check_ok(qz_shards_write_part(s, "a", 0, bytes, 6));
+    check_fails(QZ_ARG, "\"a\" is written twice", qz_shards_write_part(s, "a", 0, bytes, 6));
+    check_ok(qz_shards_write(s, "c", bytes, 0));
+    check_fails(QZ_ARG, "\"c\" is written twice", qz_shards_write(s, "c", bytes, 0));
+    check_fails(QZ_ARG, "\"a\" was declared but not written exactly once", qz_shards_finish(s));
+    qz_shards_free(s);
+}
+
 static size_t names_in(const char *folder)
 {
     qz_arena *a;
