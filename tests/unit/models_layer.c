@@ -57,6 +57,39 @@ Test(layer, nan_in_a_weight_is_named)
     close_model(&o);
 }
 
+Test(layer, quantized_weights_are_decoded)
+{
+    opened o = open_model(golden_path("samples/awq_g64"));
+    qz_layer layer;
+    qz_qtensor q;
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    for (int r = 0; r < QZ_ROLES; r++) {
+        const qz_tensor *w = &layer.linear[r].weight;
+        float *decoded = qz_arena_array(o.arena, float, (size_t)qz_tensor_count(w));
+        check_ok(qz_ckpt_read_qtensor(o.ckpt, layer.linear[r].module, w->shape[0], w->shape[1], &q, o.arena));
+        qz_qtensor_dequantize(decoded, &q, 0, w->shape[0]);
+        cr_assert(memcmp(decoded, w->data, (size_t)qz_tensor_count(w) * sizeof(float)) == 0);
+    }
+    close_model(&o);
+}
+
+Test(layer, quantized_weights_may_be_incomplete)
+{
+    change c = {.kind = DROP, .tensor = "model.layers.0.mlp.up_proj.qzeros"};
+    qz_ckpt *ckpt;
+    qz_model *m;
+    qz_arena *arena;
+    qz_layer layer;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_ckpt_open(&ckpt, changed_model(golden_path("samples/awq_g64"), "z", c)));
+    qz_status status = qz_model_open(&m, ckpt, ref_backend(), NULL);
+    if (status == QZ_OK) status = qz_model_layer(m, 0, &layer, arena);
+    check_fails(QZ_FORMAT, "model.layers.0.mlp.up_proj", status);
+    qz_model_close(m);
+    qz_ckpt_close(ckpt);
+    qz_arena_free(arena);
+}
+
 Test(layer, failing_allocations)
 {
     opened o = open_model(golden_path("models/llama"));

@@ -151,6 +151,20 @@ Test(model, config_errors_name_folder_and_field)
     check_fails(QZ_FORMAT, "config.json: hidden_size", open_changed(LLAMA, "c", (change){.key = "hidden_size"}));
 }
 
+#define AWQ "samples/awq_g64"
+
+Test(model, quantized_folder)
+{
+    opened o = open_model(golden_path(AWQ));
+    cr_assert(qz_ckpt_is_quantized(o.ckpt, qz_model_linear_name(o.model, 1, QZ_ROLE_UP)));
+    cr_assert(qz_model_config_of(o.model)->stored == QZ_F16);
+    close_model(&o);
+    change extra = {.kind = TWICE, .tensor = "model.norm.weight", .to = "model.layers.0.self_attn.q_proj.weight"};
+    check_fails(QZ_FORMAT, "q_proj.weight", open_changed(AWQ, "w", extra));
+    extra.to = "model.layers.0.self_attn.q_proj.g_idx";
+    check_fails(QZ_FORMAT, "q_proj.g_idx", open_changed(AWQ, "g", extra));
+}
+
 Test(model, unknown_family)
 {
     qz_ckpt *ckpt;
