@@ -47,17 +47,21 @@ QZ_WIDE static float max_row(const float *s, int64_t count, float max)
     return max;
 }
 
-/* s = exp(s - max), and the sum. */
-QZ_WIDE static double exp_row(float *s, int64_t count, float max)
+QZ_WIDE static void exp_row(float *s, int64_t count, float max)
+{
+    for (int64_t i = 0; i < count; i++) s[i] = qz_fast_exp(s[i] - max);
+}
+
+QZ_WIDE static double sum_row(const float *s, int64_t count)
 {
     float lane[LANES] = {0};
     double sum = 0;
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) {
-        for (int l = 0; l < LANES; l++) lane[l] += s[i + l] = qz_fast_exp(s[i + l] - max);
+        for (int l = 0; l < LANES; l++) lane[l] += s[i + l];
     }
-    for (; i < count; i++) sum += s[i] = qz_fast_exp(s[i] - max);
-    for (int l = 0; l < LANES; l++) sum += lane[l];
+    for (; i < count; i++) sum += (double)s[i];
+    for (int l = 0; l < LANES; l++) sum += (double)lane[l];
     return sum;
 }
 
@@ -86,7 +90,8 @@ static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
         multiply_row(c->y.data + row * c->y.stride, c->size, factor);
     }
     c->max[row] = max;
-    c->sum[row] += exp_row(s + low, high - low, max);
+    exp_row(s + low, high - low, max);
+    c->sum[row] += sum_row(s + low, high - low);
     memset(s, 0, (size_t)low * sizeof *s);
     memset(s + high, 0, (size_t)(count - high) * sizeof *s);
 }

@@ -6,7 +6,7 @@
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
 
-enum { LANES = 16 };
+enum { LANES = 16, BLOCK = 1024 };
 
 QZ_WIDE static float row_max(const float *z, int64_t count)
 {
@@ -21,15 +21,32 @@ QZ_WIDE static float row_max(const float *z, int64_t count)
     return max;
 }
 
-QZ_WIDE static double row_exp_sum(const float *z, int64_t count, float max)
+QZ_WIDE static void exp_block(float *restrict out, const float *restrict z, int64_t count, float max)
+{
+    for (int64_t i = 0; i < count; i++) out[i] = qz_fast_exp(z[i] - max);
+}
+
+QZ_WIDE static double block_sum(const float *x, int64_t count)
 {
     double lane[LANES] = {0}, sum = 0;
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) {
-        for (int l = 0; l < LANES; l++) lane[l] += (double)qz_fast_exp(z[i + l] - max);
+        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l];
     }
-    for (; i < count; i++) sum += (double)qz_fast_exp(z[i] - max);
+    for (; i < count; i++) sum += (double)x[i];
     for (int l = 0; l < LANES; l++) sum += lane[l];
+    return sum;
+}
+
+static double row_exp_sum(const float *z, int64_t count, float max)
+{
+    float block[BLOCK];
+    double sum = 0;
+    for (int64_t i = 0; i < count; i += BLOCK) {
+        const int64_t n = qz_min(BLOCK, count - i);
+        exp_block(block, z + i, n, max);
+        sum += block_sum(block, n);
+    }
     return sum;
 }
 

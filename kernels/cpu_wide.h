@@ -42,11 +42,18 @@ static inline uint32_t qz_bits_from_float(float x)
     return out;
 }
 
+/* condition ? a : b without a branch, which compilers do not turn into lanes while comparisons may trap. */
+static inline float qz_select(int condition, float a, float b)
+{
+    const uint32_t mask = 0u - (uint32_t)condition;
+    return qz_float_from_bits((qz_bits_from_float(a) & mask) | (qz_bits_from_float(b) & ~mask));
+}
+
 static inline float qz_fast_exp(float x)
 {
     const float whole = 12582912; /* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits */
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
+    x = qz_select(x < -104.0f, -104.0f, x);
+    x = qz_select(x > 89.0f, 89.0f, x);
     const float shifted = x * 1.44269504f + whole, n = shifted - whole;
     const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;

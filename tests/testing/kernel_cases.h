@@ -75,6 +75,15 @@ static inline int32_t *kernel_indices(kernel_run *r, int64_t count, int64_t limi
     return out;
 }
 
+/* A result that is not added to may hold anything before, also what is not a number. */
+static inline void kernel_spoil(const qz_tensor *y)
+{
+    const int64_t cols = y->ndim == 4 ? y->shape[2] * y->shape[3] : y->shape[1];
+    const int64_t rows = y->ndim == 4 ? y->shape[0] * y->shape[1] : y->shape[0];
+    for (int64_t i = 0; i < rows * cols; i++)
+        ((float *)y->data)[i / cols * y->stride[y->ndim == 4 ? 1 : 0] + i % cols] = NAN;
+}
+
 /* The whole buffer below a matrix view, padding included: what lies between rows must not change either. */
 static inline void kernel_keep(kernel_run *r, const qz_tensor *x)
 {
@@ -121,6 +130,7 @@ static inline void kernel_run_rmsnorm(kernel_run *r)
 {
     qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), y = kernel_matrix(r, r->dims[0], r->dims[1]);
     qz_tensor w = kernel_vector(r, QZ_F32, r->dims[1]);
+    kernel_spoil(&y);
     check_ok(qz_op_rmsnorm(r->backend, &y, &x, &w, 1e-5f, 0));
     check_ok(qz_op_rmsnorm(r->backend, &x, &x, &w, 1e-6f, 1));
     kernel_keep(r, &y);
@@ -133,8 +143,10 @@ static inline void kernel_run_linear(kernel_run *r)
     const int t = r->dims[0], n = r->dims[1], k = r->dims[2];
     qz_tensor x = kernel_matrix(r, t, k), w = kernel_matrix(r, n, k), y = kernel_matrix(r, t, n);
     qz_tensor bias = kernel_vector(r, QZ_F32, n);
+    kernel_spoil(&y);
     check_ok(qz_op_linear(r->backend, &y, &x, &w, NULL, false));
     kernel_keep(r, &y);
+    kernel_spoil(&y);
     check_ok(qz_op_linear(r->backend, &y, &x, &w, &bias, false));
     kernel_keep(r, &y);
     check_ok(qz_op_linear(r->backend, &y, &x, &w, &bias, true));
@@ -165,6 +177,7 @@ static inline void kernel_run_attention(kernel_run *r)
         float scale, cap;
     } kinds[] = {{0, 1, 0}, {1, 1, 0}, {7, 1, 0}, {0, 1, 3}, {300, 8, 0}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        kernel_spoil(&y);
         check_ok(qz_op_attention(r->backend, &y, &q, &k, &v, scale * kinds[i].scale, kinds[i].window, kinds[i].cap));
         kernel_keep(r, &y);
     }
@@ -175,6 +188,7 @@ static inline void kernel_run_swiglu(kernel_run *r)
 {
     qz_tensor g = kernel_matrix(r, r->dims[0], r->dims[1]), u = kernel_matrix(r, r->dims[0], r->dims[1]);
     qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    kernel_spoil(&y);
     check_ok(qz_op_swiglu(r->backend, &y, &g, &u));
     kernel_keep(r, &y);
     check_ok(qz_op_swiglu(r->backend, &g, &g, &u));
