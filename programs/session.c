@@ -32,8 +32,7 @@ static qz_status open_weights(qz_session *s, const char *folder, const char *bac
     if (backend && strcmp(backend, "auto") != 0) QZ_TRY(qz_backend_find(&s->backend, backend));
     if (!s->backend->available()) return QZ_FAIL(QZ_ARG, "backend %s is not available here", s->backend->plugin.name);
     QZ_TRY(qz_ckpt_open(&s->ckpt, folder));
-    QZ_TRY_CTX(qz_model_open(&s->model, s->ckpt, s->backend, pass_through), "%s", folder);
-    return QZ_OK;
+    return qz_model_open(&s->model, s->ckpt, s->backend, pass_through);
 }
 
 qz_status qz_session_open_weights(qz_session *out, const char *folder, const char *backend,

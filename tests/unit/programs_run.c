@@ -133,7 +133,7 @@ Test(run, inspect_shows_the_scheme)
     const char *const file[] = {QCAL_PATH, "inspect", "demo/model/model.safetensors", "--json", NULL};
     test_process_run(&process, file, (test_limits){0});
     qz_json *doc = parse(process.out);
-    cr_assert_eq(qz_json_double(qz_json_get(qz_json_root(doc), "bytes")), 8392192);
+    cr_assert_eq(qz_json_double(qz_json_get(qz_json_root(doc), "bytes")), 8393216);
     qz_json_close(doc);
 }
 
