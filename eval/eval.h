@@ -16,7 +16,8 @@ typedef struct qz_perplexity {
 } qz_perplexity;
 
 /* Layer by layer over all windows, so that a layer's weights are widened once. */
-QZ_NODISCARD qz_status qz_eval_perplexity(qz_perplexity *out, const qz_model *m, const qz_windows *w, qz_progress *progress);
+QZ_NODISCARD qz_status qz_eval_perplexity(qz_perplexity *out, const qz_model *m, const qz_windows *w,
+                                          qz_progress *progress);
 /* Bytes that it allocates at its peak. */
 uint64_t qz_eval_bytes(const qz_model *m, int64_t windows, int64_t length);
 

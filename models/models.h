@@ -13,7 +13,7 @@
  *     QZ_TRY(qz_model_open(&m, ckpt, backend, NULL));
  *     qz_layer layer;
  *     QZ_TRY(qz_model_layer(m, 3, &layer, layer_arena));          // widens (or dequantizes) that layer's weights
- *     QZ_TRY(qz_layer_forward(m, &layer, residual, B, L, scratch));
+ *     QZ_TRY(qz_layer_forward(m, &layer, (qz_batch){B, L}, &residual, scratch));
  *
  * A model knows nothing of quantization: a tap, when installed, is called at each named point and may change values. */
 #ifndef QZ_MODELS_MODELS_H
