@@ -10,16 +10,16 @@
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
 
-/* ROWS x COLS and COLS x COLS floats: 192 KiB of stack. */
-enum { ROWS = 256, LEAST = 64, WANTED = 4, COLS = 128, LANES = 16 };
+/* ROWS x COLS and SIDE x SIDE floats: 256 KiB of stack. */
+enum { ROWS = 192, LEAST = 48, WANTED = 4, COLS = 256, SIDE = 128, LANES = 16 };
 
 /* L_j */
 static void half_diagonal(float *out, qz_tile g, int64_t cols)
 {
     for (int64_t i = 0; i < cols; i++) {
-        memset(out + i * COLS, 0, COLS * sizeof *out);
-        memcpy(out + i * COLS, g.data + i * g.stride, (size_t)i * sizeof *out);
-        out[i * COLS + i] = 0.5f * g.data[i * g.stride + i];
+        memset(out + i * SIDE, 0, SIDE * sizeof *out);
+        memcpy(out + i * SIDE, g.data + i * g.stride, (size_t)i * sizeof *out);
+        out[i * SIDE + i] = 0.5f * g.data[i * g.stride + i];
     }
 }
 
@@ -35,16 +35,29 @@ QZ_WIDE static double dot(const float *a, const float *b, int64_t count)
     return sum;
 }
 
+/* y (rows, cols) = D_{>=j} L for the columns [j, j + cols), where L is G from there on with the upper triangle 0 and
+ * the diagonal halved. */
+static void block_product(qz_tile y, qz_tile d, qz_tile g, int64_t rows, int64_t cols, int64_t size)
+{
+    float diagonal[SIDE * SIDE];
+    const qz_tile l = {diagonal, SIDE};
+    for (int64_t i = 0; i < cols; i += SIDE) {
+        const int64_t n = qz_min(SIDE, cols - i), below = i + n;
+        half_diagonal(diagonal, qz_tile_at(g, i, i), n);
+        qz_blas_nn(rows, n, n, qz_tile_at(d, 0, i), l, 0, qz_tile_at(y, 0, i));
+        if (below < cols)
+            qz_blas_nn(rows, n, cols - below, qz_tile_at(d, 0, below), qz_tile_at(g, below, i), 1, qz_tile_at(y, 0, i));
+    }
+    if (cols < size) qz_blas_nn(rows, cols, size - cols, qz_tile_at(d, 0, cols), qz_tile_at(g, cols, 0), 1, y);
+}
+
 static void quadratic_rows(double *out, qz_tile d, qz_tile g, int64_t rows, int64_t size)
 {
-    float product[ROWS * COLS], diagonal[COLS * COLS];
-    const qz_tile y = {product, COLS}, l = {diagonal, COLS};
+    float product[ROWS * COLS];
     memset(out, 0, (size_t)rows * sizeof *out);
     for (int64_t j = 0; j < size; j += COLS) {
-        const int64_t cols = qz_min(COLS, size - j), right = j + cols;
-        half_diagonal(diagonal, qz_tile_at(g, j, j), cols);
-        qz_blas_nn(rows, cols, cols, qz_tile_at(d, 0, j), l, 0, y);
-        if (right < size) qz_blas_nn(rows, cols, size - right, qz_tile_at(d, 0, right), qz_tile_at(g, right, j), 1, y);
+        const int64_t cols = qz_min(COLS, size - j);
+        block_product((qz_tile){product, COLS}, qz_tile_at(d, 0, j), qz_tile_at(g, j, j), rows, cols, size - j);
         for (int64_t n = 0; n < rows; n++) out[n] += 2 * dot(product + n * COLS, d.data + n * d.stride + j, cols);
     }
 }
