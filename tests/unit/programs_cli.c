@@ -7,6 +7,15 @@
 
 static char *out, *err;
 
+static void forget(void)
+{
+    free(out);
+    free(err);
+    out = err = NULL;
+}
+
+TestSuite(cli, .fini = forget);
+
 /* Runs with up to seven arguments; keeps what was printed. */
 static int qcal(const char *a, const char *b, const char *c, const char *d, const char *e)
 {
@@ -14,6 +23,7 @@ static int qcal(const char *a, const char *b, const char *c, const char *d, cons
     size_t out_size, err_size;
     int argc = 1;
     while (argv[argc]) argc++;
+    forget();
     FILE *o = open_memstream(&out, &out_size), *r = open_memstream(&err, &err_size);
     int code = qz_cli_main(argc, (char **)argv, o, r);
     fclose(o);
@@ -79,9 +89,10 @@ Test(cli, help_of_every_command)
     const qz_command *c;
     for (size_t i = 0; (c = qz_command_at(i)) != NULL; i++) {
         cr_assert_eq(qcal("help", c->name, NULL, NULL, NULL), 0);
-        char *first = out;
+        char *first = strdup(out);
         cr_assert_eq(qcal(c->name, "--help", NULL, NULL, NULL), 0);
         cr_assert_str_eq(out, first);
+        free(first);
         cr_assert_eq(qcal(c->name, "-h", NULL, NULL, NULL), 0);
         for (const char *const *o = c->options; *o; o++) {
             cr_assert(qz_cli_option_find(*o) != NULL, "%s: --%s", c->name, *o);
