@@ -146,7 +146,16 @@ static qz_status normalized_form(entry *e, qz_tokenizer *t, qz_matcher *m)
     return status;
 }
 
-static qz_status build_sets(qz_tokenizer *t, qz_matcher *m)
+/* Decoding gives back the normalized form, and that is skipped only when it is itself a special token's text. */
+static qz_status put_normalized(qz_tokenizer *t, const entry *e, const qz_strmap *seen)
+{
+    const qz_added *a = e->token;
+    if (e->size == a->size && !memcmp(e->pattern, a->content, a->size)) return QZ_OK;
+    int64_t same = qz_strmap_get(seen, e->pattern, e->size);
+    return qz_tokenizer_put(t, a->id, e->pattern, e->size, same >= 0 && t->added[same].special);
+}
+
+static qz_status build_sets(qz_tokenizer *t, const qz_strmap *seen, qz_matcher *m)
 {
     entry *raw = qz_arena_array(t->arena, entry, t->added_count);
     entry *normalized = qz_arena_array(t->arena, entry, t->added_count);
@@ -155,7 +164,10 @@ static qz_status build_sets(qz_tokenizer *t, qz_matcher *m)
     for (size_t i = 0; i < t->added_count; i++) {
         const qz_added *a = &t->added[i];
         entry e = {a, a->content, a->size};
-        if (a->normalized) QZ_TRY(normalized_form(&e, t, m));
+        if (a->normalized) {
+            QZ_TRY(normalized_form(&e, t, m));
+            QZ_TRY(put_normalized(t, &e, seen));
+        }
         if (e.size == 0) continue;
         if (a->normalized)
             normalized[normalized_count++] = e;
@@ -239,7 +251,7 @@ qz_status qz_added_read(qz_tokenizer *t, const qz_json_node *list)
     qz_matcher *m = NULL;
     qz_status status = read_list(t, list, seen);
     if (status == QZ_OK) status = qz_matcher_new(&m);
-    if (status == QZ_OK) status = build_sets(t, m);
+    if (status == QZ_OK) status = build_sets(t, seen, m);
     qz_matcher_free(m);
     qz_strmap_free(seen);
     return status;
