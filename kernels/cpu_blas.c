@@ -40,7 +40,7 @@ const char *qz_blas_describe(void)
 /* For each core the instruction set that its kernels use, and what to say on a processor that offers more. */
 #define SENTENCE(core, offer, offer_core)                                                                              \
     "OpenBLAS runs its " core " kernels, but this processor offers " offer                                             \
-    ": matrix products take several times as long; unset OPENBLAS_CORETYPE in the environment, or set it "             \
+    ": matrix products take about twice as long or more; unset OPENBLAS_CORETYPE in the environment, or set it "       \
     "to " offer_core
 #define CORE(name, level) {name, level, SENTENCE(name, "AVX2", "Haswell"), SENTENCE(name, "AVX-512", "SkylakeX")},
 
