@@ -1,9 +1,14 @@
 /* The door to HDF5. Its own error printing is switched off; its deepest message becomes part of ours. */
 #include "base/h5.h"
 
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/arena.h"
 #include "base/file.h"
@@ -53,8 +58,9 @@ static qz_status no_memory(const char *path)
 qz_status qz_h5_open(qz_h5 **out, const char *path)
 {
     *out = NULL;
-    uint64_t size;
-    QZ_TRY(qz_file_size(path, &size));
+    qz_map probe; /* refuses what is not a regular file: opening a pipe would wait for ever */
+    QZ_TRY(qz_map_open(&probe, path));
+    qz_map_close(&probe);
     qz_h5 *f = handle_new(path, false);
     if (!f) return no_memory(path);
     f->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
@@ -82,12 +88,21 @@ qz_status qz_h5_create(qz_h5 **out, const char *path)
     return QZ_OK;
 }
 
+static qz_status sync_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0) close(fd);
+    return error ? QZ_FAIL(QZ_IO, "%s: cannot be written: %s", path, strerror(error)) : QZ_OK;
+}
+
 qz_status qz_h5_close(qz_h5 *f)
 {
     qz_status status = QZ_OK;
     bool flushed = !f->temporary || H5Fflush(f->file, H5F_SCOPE_GLOBAL) >= 0;
     if (!flushed) status = fail(QZ_IO, f, "", "cannot be written");
     if (H5Fclose(f->file) < 0 && status == QZ_OK) status = fail(QZ_IO, f, "", "cannot be closed");
+    if (f->temporary && status == QZ_OK) status = sync_file(f->temporary);
     if (f->temporary && status == QZ_OK) status = qz_path_rename(f->temporary, f->path);
     if (f->temporary && status != QZ_OK) remove(f->temporary);
     release(f);
@@ -125,22 +140,28 @@ static hid_t memory_type(qz_h5_type t)
     }
 }
 
+static qz_status check_space(const qz_h5 *f, const char *name, hid_t space, hid_t type)
+{
+    int n = H5Sget_simple_extent_ndims(space);
+    H5T_class_t kind = H5Tget_class(type);
+    if (H5Sget_simple_extent_type(space) == H5S_NULL) return QZ_FAIL(QZ_FORMAT, "%s: %s: holds no data", f->path, name);
+    if (n < 0 || n > 8) return QZ_FAIL(QZ_FORMAT, "%s: %s: has %d dimensions, at most 8 are read", f->path, name, n);
+    if (kind != H5T_INTEGER && kind != H5T_FLOAT)
+        return QZ_FAIL(QZ_FORMAT, "%s: %s: does not hold plain numbers", f->path, name);
+    return QZ_OK;
+}
+
 qz_status qz_h5_shape(qz_h5 *f, const char *name, int *rank, uint64_t shape[8], bool *integer)
 {
     if (!qz_h5_has(f, name)) return QZ_FAIL(QZ_FORMAT, "%s: has no dataset \"%s\"", f->path, name);
     hid_t set = H5Dopen2(f->file, name, H5P_DEFAULT);
     if (set < 0) return fail(QZ_FORMAT, f, name, "is not a dataset");
     hid_t space = H5Dget_space(set), type = H5Dget_type(set);
-    int n = H5Sget_simple_extent_ndims(space);
-    hsize_t dims[H5S_MAX_RANK] = {0};
-    qz_status status = QZ_OK;
-    if (n < 0 || n > 8)
-        status = QZ_FAIL(QZ_FORMAT, "%s: %s: has %d dimensions, at most 8 are read", f->path, name, n);
-    else
-        H5Sget_simple_extent_dims(space, dims, NULL);
+    qz_status status = check_space(f, name, space, type);
     if (status == QZ_OK) {
-        *rank = n;
-        for (int i = 0; shape && i < n; i++) shape[i] = dims[i];
+        hsize_t dims[8] = {0};
+        *rank = H5Sget_simple_extent_dims(space, dims, NULL);
+        for (int i = 0; shape && i < *rank; i++) shape[i] = dims[i];
         if (integer) *integer = H5Tget_class(type) == H5T_INTEGER;
     }
     H5Tclose(type);
@@ -149,23 +170,36 @@ qz_status qz_h5_shape(qz_h5 *f, const char *name, int *rank, uint64_t shape[8], 
     return status;
 }
 
-/* HDF5 clips integers that do not fit the type in memory; this turns such a clip into a failed read. */
-static H5T_conv_ret_t refuse_clip(H5T_conv_except_t kind, hid_t from, hid_t to, void *src, void *dst, void *context)
+/* To HDF5 an infinite double is also one that is too large for a float. */
+static bool is_special(H5T_conv_except_t kind, hid_t from, const void *src)
 {
-    (void)from, (void)to, (void)src, (void)dst, (void)context;
-    return kind == H5T_CONV_EXCEPT_RANGE_HI || kind == H5T_CONV_EXCEPT_RANGE_LOW ? H5T_CONV_ABORT : H5T_CONV_UNHANDLED;
+    double value = 0;
+    if (kind == H5T_CONV_EXCEPT_PINF || kind == H5T_CONV_EXCEPT_NINF || kind == H5T_CONV_EXCEPT_NAN) return true;
+    if (H5Tequal(from, H5T_NATIVE_DOUBLE) > 0) memcpy(&value, src, sizeof value);
+    return isinf(value);
+}
+
+/* HDF5 clips what does not fit the type in memory and cuts off fractions; this turns both into a failed read. NaN and
+ * infinities stay where the type in memory has them. */
+static H5T_conv_ret_t refuse_change(H5T_conv_except_t kind, hid_t from, hid_t to, void *src, void *dst, void *context)
+{
+    (void)dst, (void)context;
+    if (kind == H5T_CONV_EXCEPT_PRECISION) return H5T_CONV_UNHANDLED;
+    return H5Tget_class(to) == H5T_FLOAT && is_special(kind, from, src) ? H5T_CONV_UNHANDLED : H5T_CONV_ABORT;
 }
 
 qz_status qz_h5_read(qz_h5 *f, const char *name, qz_h5_type type, void *out, size_t count)
 {
     int rank;
     uint64_t shape[8], total = 1;
+    bool overflow = false;
     QZ_TRY(qz_h5_shape(f, name, &rank, shape, NULL));
-    for (int i = 0; i < rank; i++) total *= shape[i];
-    if (total != count)
-        return QZ_FAIL(QZ_SHAPE, "%s: %s: has %llu elements, expected %zu", f->path, name, (unsigned long long)total, count);
+    for (int i = 0; i < rank; i++) overflow |= __builtin_mul_overflow(total, shape[i], &total);
+    if (overflow || total != count)
+        return QZ_FAIL(QZ_SHAPE, "%s: %s: has %llu elements, expected %zu", f->path, name, (unsigned long long)total,
+                       count);
     hid_t set = H5Dopen2(f->file, name, H5P_DEFAULT), transfer = H5Pcreate(H5P_DATASET_XFER);
-    H5Pset_type_conv_cb(transfer, refuse_clip, NULL);
+    H5Pset_type_conv_cb(transfer, refuse_change, NULL);
     herr_t result = H5Dread(set, memory_type(type), H5S_ALL, H5S_ALL, transfer, out);
     qz_status status = result < 0 ? fail(QZ_FORMAT, f, name, "cannot be read as the wanted type") : QZ_OK;
     H5Pclose(transfer);
@@ -176,6 +210,7 @@ qz_status qz_h5_read(qz_h5 *f, const char *name, qz_h5_type type, void *out, siz
 qz_status qz_h5_write(qz_h5 *f, const char *name, qz_h5_type type, const void *data, int rank, const uint64_t *shape)
 {
     hsize_t dims[8];
+    assert(rank >= 0 && rank <= 8);
     for (int i = 0; i < rank; i++) dims[i] = shape[i];
     hid_t space = H5Screate_simple(rank, dims, NULL);
     hid_t set = H5Dcreate2(f->file, name, memory_type(type), space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);

@@ -47,12 +47,40 @@ static void drop_indices(cJSON *item)
     }
 }
 
-static qz_status duplicate(const char *key)
+/* The text that a tree was made of, for messages that say where. */
+typedef struct source {
+    const char *text;
+    size_t size;
+    const cJSON *root;
+} source;
+
+/* Adds to *order the number of values in front of `wanted`; false when it is not among `item`, its siblings and what
+ * they hold. */
+static bool count_up_to(size_t *order, const cJSON *item, const cJSON *wanted)
 {
-    return QZ_FAIL(QZ_FORMAT, "the key \"%s\" appears twice in one object", key);
+    for (; item; item = item->next) {
+        if (item == wanted) return true;
+        (*order)++;
+        if (count_up_to(order, item->child, wanted)) return true;
+    }
+    return false;
 }
 
-static qz_status index_object(cJSON *object, size_t count)
+static qz_status fail_item(const source *from, const cJSON *item, const char *what)
+{
+    size_t order = 0;
+    (void)count_up_to(&order, from->root, item);
+    return qz_json_fail_at(from->text, from->size, qz_json_locate(from->text, from->size, order), what);
+}
+
+static qz_status duplicate(const source *from, const cJSON *item)
+{
+    char what[256];
+    snprintf(what, sizeof what, "the key \"%s\" appears twice in one object", item->string);
+    return fail_item(from, item, what);
+}
+
+static qz_status index_object(const source *from, cJSON *object, size_t count)
 {
     qz_strmap *map;
     QZ_TRY(qz_strmap_new(&map, count));
@@ -60,30 +88,27 @@ static qz_status index_object(cJSON *object, size_t count)
     for (cJSON *c = object->child; c; c = c->next) {
         bool there;
         QZ_TRY(qz_strmap_add(map, c->string, strlen(c->string), (int64_t)(intptr_t)c, &there));
-        if (there) return duplicate(c->string);
+        if (there) return duplicate(from, c);
     }
     return QZ_OK;
 }
 
-static qz_status check_small_object(const cJSON *object)
+static qz_status check_small_object(const source *from, const cJSON *object)
 {
     for (const cJSON *c = object->child; c; c = c->next)
         for (const cJSON *d = c->next; d; d = d->next)
-            if (strcmp(c->string, d->string) == 0) return duplicate(c->string);
+            if (strcmp(c->string, d->string) == 0) return duplicate(from, d);
     return QZ_OK;
 }
 
-/* Duplicate keys, numbers beyond a double, and the indices, for everything below `item`. */
-static qz_status check_children(cJSON *item)
+/* Duplicate keys, numbers beyond a double, and the indices, for `item` and everything below it. */
+static qz_status check_item(const source *from, cJSON *item)
 {
     size_t count = 0;
-    for (cJSON *c = item->child; c; c = c->next, count++) {
-        if (cJSON_IsNumber(c) && !isfinite(c->valuedouble))
-            return QZ_FAIL(QZ_FORMAT, "%s%sa number is too large", c->string ? c->string : "", c->string ? ": " : "");
-        if (c->child) QZ_TRY(check_children(c));
-    }
+    if (cJSON_IsNumber(item) && !isfinite(item->valuedouble)) return fail_item(from, item, "the number is too large");
+    for (cJSON *c = item->child; c; c = c->next, count++) QZ_TRY(check_item(from, c));
     if (!cJSON_IsObject(item)) return QZ_OK;
-    return count > INDEX_FROM ? index_object(item, count) : check_small_object(item);
+    return count > INDEX_FROM ? index_object(from, item, count) : check_small_object(from, item);
 }
 
 qz_status qz_json_parse(qz_json **out, const char *text, size_t size)
@@ -98,9 +123,7 @@ qz_status qz_json_parse(qz_json **out, const char *text, size_t size)
         qz_free(doc);
         return QZ_FAIL(QZ_MEMORY, "out of memory: JSON text of %zu bytes", size);
     }
-    qz_status status = check_children(doc->root);
-    if (status == QZ_OK && cJSON_IsNumber(doc->root) && !isfinite(doc->root->valuedouble))
-        status = QZ_FAIL(QZ_FORMAT, "the number is too large");
+    qz_status status = check_item(&(source){text, size, doc->root}, doc->root);
     if (status != QZ_OK) {
         qz_json_close(doc);
         return status;
@@ -197,8 +220,21 @@ bool qz_json_true(const qz_json_node *node)
     return cJSON_IsTrue(item_of(node));
 }
 
+/* `size` is at least 16. Control characters become spaces; no character is cut in half. */
+static void print_string(const char *s, char *out, size_t size)
+{
+    size_t n = 0;
+    out[n++] = '"';
+    while (*s && n + 8 < size) { /* room for four bytes, ..." and the NUL */
+        do out[n++] = (unsigned char)*s < 0x20 ? ' ' : *s;
+        while (((unsigned char)*++s & 0xc0) == 0x80);
+    }
+    snprintf(out + n, size - n, "%s\"", *s ? "..." : "");
+}
+
 void qz_json_print(const qz_json_node *node, char *out, size_t size)
 {
+    char number[QZ_JSON_NUMBER_TEXT];
     switch (qz_json_type_of(node)) {
     case QZ_JSON_OBJECT:
         snprintf(out, size, "an object of %zu members", qz_json_count(node));
@@ -207,10 +243,11 @@ void qz_json_print(const qz_json_node *node, char *out, size_t size)
         snprintf(out, size, "an array of %zu elements", qz_json_count(node));
         break;
     case QZ_JSON_STRING:
-        snprintf(out, size, "\"%s\"", qz_json_text(node));
+        print_string(qz_json_text(node), out, size);
         break;
     case QZ_JSON_NUMBER:
-        snprintf(out, size, "%.15g", qz_json_double(node));
+        qz_json_format_number(number, qz_json_double(node));
+        snprintf(out, size, "%s", number);
         break;
     case QZ_JSON_BOOL:
         snprintf(out, size, "%s", qz_json_true(node) ? "true" : "false");

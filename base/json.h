@@ -1,7 +1,8 @@
 /* JSON text -> a read-only tree, and the small edits that keep a text's form. The door to cJSON.
  *
  * What the library does not do is done here: errors carry line and column; duplicate keys, \u0000 in a string,
- * invalid UTF-8, text after the value and nesting beyond 200 are refused; look-up in a large object is by hash.
+ * invalid UTF-8, text after the value, numbers beyond a double or of more than 63 characters, and nesting beyond 200 are
+ * refused; look-up in a large object is by hash.
  * A number that must be an integer is checked to be one, below 2^53.
  *
  *     qz_json *doc;
@@ -62,12 +63,12 @@ QZ_NODISCARD qz_status qz_json_number(const qz_json_node *node, const char *name
 QZ_NODISCARD qz_status qz_json_string(const qz_json_node *node, const char *name, const char **out);
 QZ_NODISCARD qz_status qz_json_bool(const qz_json_node *node, const char *name, bool *out);
 
-/* The value printed on one line, cut to fit; for messages. */
+/* The value printed on one line, cut to fit `size` (at least 16); for messages. */
 void qz_json_print(const qz_json_node *node, char *out, size_t size);
 
 /* Sets the top-level member `key` of the object in `text` to `value` (JSON text), leaving every other byte alone:
  * replaces the value in place, or adds the member at the end with the indentation of the first member.
- * The result is NUL-terminated, in `arena`. `value` NULL removes the member. */
+ * The result is NUL-terminated, in `arena`. `value` NULL removes the member. `key` holds nothing that needs an escape. */
 QZ_NODISCARD qz_status qz_json_text_set(char **out, const char *text, const char *key, const char *value, qz_arena *arena);
 
 /* A growing JSON text. Errors stick and are reported by qz_json_writer_finish. Pretty: two spaces, one member a line. */

@@ -2,6 +2,7 @@
 #include "base/json_scan.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,28 +12,43 @@ typedef struct scanner {
     const char *text;
     size_t size, at;
     int depth;
+    size_t member;                /* where the value being scanned, or its key, starts */
+    size_t values, wanted, found; /* values seen so far; the one to locate and where it was found */
 } scanner;
+
+static scanner scanner_at(const char *text, size_t size, size_t at)
+{
+    return (scanner){.text = text, .size = size, .at = at, .member = at, .wanted = SIZE_MAX};
+}
+
+static bool continues_character(char c)
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
 
 qz_status qz_json_fail_at(const char *text, size_t size, size_t at, const char *what)
 {
-    size_t line = 1, start = 0;
-    for (size_t i = 0; i < at && i < size; i++)
-        if (text[i] == '\n') {
-            line++;
-            start = i + 1;
-        }
-    return QZ_FAIL(QZ_FORMAT, "line %zu, column %zu: %s", line, at - start + 1, what);
+    size_t line = 1, column = 1;
+    for (size_t i = 0; i < at && i < size; i++) {
+        if (!continues_character(text[i])) column++;
+        if (text[i] != '\n') continue;
+        line++;
+        column = 1;
+    }
+    return QZ_FAIL(QZ_FORMAT, "line %zu, column %zu: %s", line, column, what);
 }
 
 static qz_status fail(const scanner *s, const char *expected)
 {
     char what[128];
+    size_t end = s->at + 1;
+    while (end < s->size && continues_character(s->text[end])) end++;
     if (s->at >= s->size)
         snprintf(what, sizeof what, "the text ends where %s is expected", expected);
     else if ((unsigned char)s->text[s->at] < 0x20)
         snprintf(what, sizeof what, "found a control character, expected %s", expected);
     else
-        snprintf(what, sizeof what, "found '%c', expected %s", s->text[s->at], expected);
+        snprintf(what, sizeof what, "found '%.*s', expected %s", (int)(end - s->at), s->text + s->at, expected);
     return qz_json_fail_at(s->text, s->size, s->at, what);
 }
 
@@ -108,7 +124,7 @@ static qz_status scan_digits(scanner *s)
     return QZ_OK;
 }
 
-static qz_status scan_number(scanner *s)
+static qz_status scan_number_parts(scanner *s)
 {
     if (peek(s) == '-') s->at++;
     if (peek(s) == '0') {
@@ -127,6 +143,14 @@ static qz_status scan_number(scanner *s)
     return scan_digits(s);
 }
 
+static qz_status scan_number(scanner *s)
+{
+    size_t start = s->at;
+    QZ_TRY(scan_number_parts(s));
+    if (s->at - start <= QZ_JSON_DIGITS) return QZ_OK;
+    return qz_json_fail_at(s->text, s->size, start, "a number of more than 63 characters");
+}
+
 static qz_status scan_word(scanner *s, const char *word)
 {
     size_t n = strlen(word);
@@ -140,6 +164,7 @@ static qz_status scan_value(scanner *s);
 static qz_status scan_member(scanner *s, bool object)
 {
     skip_space(s);
+    s->member = s->at;
     if (object) {
         QZ_TRY(scan_string(s));
         skip_space(s);
@@ -172,6 +197,7 @@ static qz_status scan_members(scanner *s, bool object)
 static qz_status scan_value(scanner *s)
 {
     skip_space(s);
+    if (s->values++ == s->wanted) s->found = s->member;
     switch (peek(s)) {
     case '{':
         return scan_members(s, true);
@@ -192,9 +218,11 @@ static qz_status scan_value(scanner *s)
 
 qz_status qz_json_scan(const char *text, size_t size)
 {
-    scanner s = {text, size, 0, 0};
+    scanner s = scanner_at(text, size, 0);
     size_t bad = qz_utf8_check(text, size);
     if (bad < size) return qz_json_fail_at(text, size, bad, "not valid UTF-8");
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        return qz_json_fail_at(text, size, 0, "found a byte order mark, expected a value: save the text without it");
     QZ_TRY(scan_value(&s));
     skip_space(&s);
     return s.at == size ? QZ_OK : fail(&s, "the end of the text");
@@ -205,8 +233,15 @@ size_t qz_json_skip_space(const char *text, size_t at)
     return at + strspn(text + at, " \t\r\n");
 }
 
-size_t qz_json_skip_value(const char *text, size_t at)
+size_t qz_json_skip_value(const char *text, size_t size, size_t at)
 {
-    scanner s = {text, strlen(text), at, 0};
+    scanner s = scanner_at(text, size, at);
     return scan_value(&s) == QZ_OK ? s.at : at;
+}
+
+size_t qz_json_locate(const char *text, size_t size, size_t index)
+{
+    scanner s = scanner_at(text, size, qz_json_skip_space(text, 0));
+    s.wanted = index;
+    return scan_value(&s) == QZ_OK ? s.found : 0;
 }

@@ -5,13 +5,15 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/json_scan.h"
+#include "base/utf8.h"
 
-enum { DEPTH = 64 };
+enum { DEPTH = QZ_JSON_DEPTH };
 
 struct qz_json_writer {
     char *text;
     size_t size, capacity;
-    bool pretty, failed;
+    bool pretty, failed, too_deep, finished;
     int depth;
     char close[DEPTH];
     bool used[DEPTH + 1]; /* something stands at this level already */
@@ -55,22 +57,46 @@ static void put_text(qz_json_writer *w, const char *text)
     put(w, text, strlen(text));
 }
 
-static void put_quoted(qz_json_writer *w, const char *s)
+/* The escape of a character that needs one, else NULL. */
+static const char *escape_of(char c, char code[8])
 {
     static const char escapes[] = "\"\"\\\\\bb\ff\nn\rr\tt";
+    for (size_t i = 0; i < sizeof escapes - 1; i += 2)
+        if (escapes[i] == c) {
+            snprintf(code, 8, "\\%c", escapes[i + 1]);
+            return code;
+        }
+    if ((unsigned char)c >= 0x20) return NULL;
+    snprintf(code, 8, "\\u%04x", c);
+    return code;
+}
+
+static void put_escaped(qz_json_writer *w, const char *s, size_t n)
+{
+    size_t start = 0;
+    char code[8];
+    for (size_t i = 0; i < n; i++) {
+        const char *escape = escape_of(s[i], code);
+        if (!escape) continue;
+        put(w, s + start, i - start);
+        put_text(w, escape);
+        start = i + 1;
+    }
+    put(w, s + start, n - start);
+}
+
+/* Bytes that are not UTF-8 (a file's name may hold them) become U+FFFD, so that the text is always JSON. */
+static void put_quoted(qz_json_writer *w, const char *s)
+{
+    const char *end = s + strlen(s);
     put(w, "\"", 1);
-    for (; *s; s++) {
-        const char *e = NULL;
-        for (size_t i = 0; i < sizeof escapes - 1 && !e; i += 2)
-            if (escapes[i] == *s) e = escapes + i + 1;
-        char code[8];
-        if (e)
-            snprintf(code, sizeof code, "\\%c", *e);
-        else if ((unsigned char)*s < 0x20)
-            snprintf(code, sizeof code, "\\u%04x", *s);
-        else
-            snprintf(code, sizeof code, "%c", *s);
-        put_text(w, code);
+    while (s < end) {
+        size_t n = qz_utf8_check(s, (size_t)(end - s));
+        put_escaped(w, s, n);
+        s += n;
+        if (s == end) break;
+        put(w, "\xef\xbf\xbd", 3);
+        s++;
     }
     put(w, "\"", 1);
 }
@@ -98,7 +124,7 @@ static void begin(qz_json_writer *w, const char *key, char open, char close)
     lead_in(w, key);
     put(w, &open, 1);
     if (w->depth >= DEPTH) {
-        w->failed = true;
+        w->failed = w->too_deep = true;
         return;
     }
     w->close[w->depth++] = close;
@@ -146,13 +172,19 @@ void qz_json_put_int(qz_json_writer *w, const char *key, int64_t value)
     qz_json_put_raw(w, key, text);
 }
 
+void qz_json_format_number(char out[QZ_JSON_NUMBER_TEXT], double value)
+{
+    strcpy(out, "null");
+    for (int digits = 15; isfinite(value) && digits <= 17; digits++) {
+        snprintf(out, QZ_JSON_NUMBER_TEXT, "%.*g", digits, value);
+        if (strtod(out, NULL) == value) break;
+    }
+}
+
 void qz_json_put_double(qz_json_writer *w, const char *key, double value)
 {
-    char text[40] = "null";
-    for (int digits = 15; isfinite(value) && digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
+    char text[QZ_JSON_NUMBER_TEXT];
+    qz_json_format_number(text, value);
     qz_json_put_raw(w, key, text);
 }
 
@@ -164,7 +196,9 @@ void qz_json_put_bool(qz_json_writer *w, const char *key, bool value)
 qz_status qz_json_writer_finish(qz_json_writer *w, const char **text, size_t *size)
 {
     while (w->depth) qz_json_end(w);
-    if (w->pretty) put(w, "\n", 1);
+    put(w, "\n", w->pretty && !w->finished);
+    w->finished = true;
+    if (w->too_deep) return QZ_FAIL(QZ_ARG, "JSON text nested more than %d deep cannot be written", DEPTH);
     if (w->failed) return QZ_FAIL(QZ_MEMORY, "out of memory: JSON text of %zu bytes", w->size);
     *text = w->text;
     *size = w->size;

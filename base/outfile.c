@@ -1,4 +1,5 @@
 /* Files that appear whole: written under PATH.tmp, synced, renamed. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 
 struct qz_outfile {
     int fd;
+    uint64_t size;
     char *path, *temporary;
 };
 
@@ -19,9 +21,11 @@ static void release(qz_outfile *f)
     qz_free(f);
 }
 
-static qz_status no_room(const char *path, uint64_t size, int error)
+static qz_status refuse(const char *path, uint64_t size, int error)
 {
-    return QZ_FAIL(QZ_IO, "%s: cannot be written: %s (%llu bytes are needed)", path, strerror(error),
+    if (error != ENOSPC && error != EDQUOT && error != EFBIG)
+        return QZ_FAIL(QZ_IO, "%s: cannot be written: %s", path, strerror(error));
+    return QZ_FAIL(QZ_IO, "%s: cannot be written: %s: %llu bytes are needed", path, strerror(error),
                    (unsigned long long)size);
 }
 
@@ -37,6 +41,7 @@ qz_status qz_outfile_open(qz_outfile **out, const char *path, uint64_t size)
     qz_outfile *f = qz_calloc(1, sizeof *f);
     *out = NULL;
     if (f) {
+        f->size = size;
         f->path = qz_strdup(path);
         f->temporary = qz_malloc(strlen(path) + 5);
     }
@@ -56,16 +61,17 @@ qz_status qz_outfile_open(qz_outfile **out, const char *path, uint64_t size)
         unlink(f->temporary);
     }
     release(f);
-    return no_room(path, size, error);
+    return refuse(path, size, error);
 }
 
 qz_status qz_outfile_write(qz_outfile *f, uint64_t offset, const void *data, size_t size)
 {
     const char *p = data;
+    assert(offset <= f->size && size <= f->size - offset);
     for (size_t done = 0; done < size;) {
         ssize_t n = pwrite(f->fd, p + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return no_room(f->path, size - done, n < 0 ? errno : ENOSPC);
+        if (n <= 0) return refuse(f->path, f->size, n < 0 ? errno : ENOSPC);
         done += (size_t)n;
     }
     return QZ_OK;
@@ -76,7 +82,7 @@ qz_status qz_outfile_close(qz_outfile *f)
     qz_status status = QZ_OK;
     int error = fsync(f->fd) != 0 ? errno : 0;
     if (close(f->fd) != 0 && !error) error = errno;
-    if (error) status = no_room(f->path, 0, error);
+    if (error) status = refuse(f->path, f->size, error);
     if (status == QZ_OK) status = qz_path_rename(f->temporary, f->path);
     if (status != QZ_OK) unlink(f->temporary);
     release(f);

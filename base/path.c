@@ -71,7 +71,8 @@ static qz_status read_names(DIR *dir, char **names, size_t count, size_t *found,
     *found = 0;
     while ((e = readdir(dir)) != NULL) {
         if (is_dots(e->d_name)) continue;
-        if (names && *found < count && !(names[*found] = qz_arena_strdup(arena, e->d_name))) return qz_arena_failed(arena);
+        if (names && *found < count && !(names[*found] = qz_arena_strdup(arena, e->d_name)))
+            return qz_arena_failed(arena);
         (*found)++;
     }
     return QZ_OK;
@@ -108,7 +109,9 @@ static qz_status empty_folder(int fd, const char *path)
     struct dirent *e;
     while (status == QZ_OK && (e = readdir(dir)) != NULL) {
         if (is_dots(e->d_name) || unlinkat(dirfd(dir), e->d_name, 0) == 0) continue;
-        int inner = errno == EISDIR || errno == EPERM ? openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+        int inner = errno == EISDIR || errno == EPERM
+                        ? openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                        : -1;
         if (inner < 0) {
             status = refuse(path, e->d_name);
             break;
@@ -131,9 +134,12 @@ qz_status qz_folder_remove(const char *path)
 static const char *parent_of(char out[PATH_MAX], const char *path)
 {
     snprintf(out, PATH_MAX, "%s", path);
+    for (size_t n = strlen(out); n > 1 && out[n - 1] == '/'; n--) out[n - 1] = '\0';
     char *slash = strrchr(out, '/');
-    if (!slash) return ".";
-    slash[slash == out] = '\0';
+    if (slash)
+        slash[slash == out] = '\0';
+    else
+        strcpy(out, ".");
     return out;
 }
 
@@ -157,8 +163,8 @@ qz_status qz_disk_free(const char *path, uint64_t *bytes)
     while (statvfs(buffer, &st) != 0) {
         if (errno != ENOENT || strcmp(buffer, ".") == 0 || strcmp(buffer, "/") == 0)
             return refuse(path, "free space cannot be asked");
-        snprintf(up, sizeof up, "%s", parent_of((char[PATH_MAX]){0}, buffer));
-        memcpy(buffer, up, sizeof up);
+        parent_of(up, buffer);
+        strcpy(buffer, up);
     }
     *bytes = (uint64_t)st.f_bavail * st.f_frsize;
     return QZ_OK;

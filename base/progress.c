@@ -39,6 +39,13 @@ void qz_progress_free(qz_progress *p)
     qz_free(p);
 }
 
+/* As if the rest went at the pace of what is done. */
+static double remaining_seconds(const qz_progress *p, double seconds)
+{
+    if (!p->done || !p->total) return -1;
+    return p->done < p->total ? seconds * (double)(p->total - p->done) / (double)p->done : 0;
+}
+
 static void tell(qz_progress *p, bool finished)
 {
     p->told = qz_seconds();
@@ -49,7 +56,7 @@ static void tell(qz_progress *p, bool finished)
         .done = p->done,
         .total = p->total,
         .seconds = seconds,
-        .remaining = p->done && p->total > p->done ? seconds * (double)(p->total - p->done) / (double)p->done : -1,
+        .remaining = remaining_seconds(p, seconds),
         .finished = finished,
     };
     if (p->fn && p->fn(p->context, &state)) p->stop = 1;
@@ -65,6 +72,7 @@ static int find(const qz_progress *p, const char *phase)
 void qz_progress_begin(qz_progress *p, const char *phase, uint64_t total)
 {
     if (!p) return;
+    qz_progress_end(p);
     int i = find(p, phase);
     if (i < 0) {
         i = p->phases < PHASES ? p->phases++ : PHASES - 1;

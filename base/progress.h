@@ -25,6 +25,7 @@ typedef int (*qz_progress_fn)(void *context, const qz_progress_state *state);
 QZ_NODISCARD qz_status qz_progress_new(qz_progress **out, qz_progress_fn fn, void *context);
 void qz_progress_free(qz_progress *p);
 /* A NULL qz_progress is allowed everywhere and shows nothing. */
+/* Ends the phase before it where that was not done. */
 void qz_progress_begin(qz_progress *p, const char *phase, uint64_t total);
 /* QZ_INTERRUPTED when the user asked to stop: pass it on with QZ_TRY. */
 QZ_NODISCARD qz_status qz_progress_step(qz_progress *p, uint64_t amount, const char *item);

@@ -69,14 +69,15 @@ static void add_row(qz_report *r, qz_report_row row)
     if (!rows) return;
     r->rows = rows;
     row.section = keep(r, row.section);
-    row.where = keep(r, row.where);
+    row.where = keep(r, row.where ? row.where : "");
     row.what = keep(r, row.what);
     row.unit = keep(r, row.unit);
     row.text = keep(r, row.text);
     if (r->status == QZ_OK) rows[r->count++] = row;
 }
 
-void qz_report_add(qz_report *r, const char *section, const char *where, const char *what, double value, const char *unit)
+void qz_report_add(qz_report *r, const char *section, const char *where, const char *what, double value,
+                   const char *unit)
 {
     add_row(r, (qz_report_row){section, where, what, unit, value, NULL});
 }
@@ -119,7 +120,8 @@ const qz_report_row *qz_report_find(const qz_report *r, const char *section, con
 {
     for (size_t i = 0; i < r->count; i++) {
         const qz_report_row *row = &r->rows[i];
-        if (strcmp(row->section, section) == 0 && (!where || strcmp(row->where, where) == 0) && strcmp(row->what, what) == 0)
+        if (strcmp(row->section, section) == 0 && (!where || strcmp(row->where, where) == 0) &&
+            strcmp(row->what, what) == 0)
             return row;
     }
     return NULL;

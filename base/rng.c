@@ -38,8 +38,7 @@ uint64_t qz_rng_u64(qz_rng *r)
 uint64_t qz_rng_below(qz_rng *r, uint64_t n)
 {
     uint64_t reject = -n % n, x; /* 2^64 mod n values would be favoured */
-    do
-        x = qz_rng_u64(r);
+    do x = qz_rng_u64(r);
     while (x < reject);
     return x % n;
 }

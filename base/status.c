@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[sizeof ((qz_error *)0)->message];
+static _Thread_local char message[sizeof((qz_error *)0)->message];
 
 const char *qz_error_message(void)
 {

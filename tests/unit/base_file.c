@@ -98,6 +98,80 @@ Test(file, a_full_disk_is_an_error_and_leaves_nothing)
     cr_assert(!qz_path_exists(path) && !qz_path_exists(test_path("large.tmp")));
 }
 
+/* A disk that fills up while writing: the space could not be reserved, so a write is the first to hear of it. */
+Test(file, a_failing_write_is_an_error)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit old, small = {4096, 4096};
+    char data[8192] = {0};
+    qz_outfile *f;
+    check_ok(qz_outfile_open(&f, test_path("late"), sizeof data));
+    getrlimit(RLIMIT_FSIZE, &old);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){small.rlim_cur, old.rlim_max});
+    qz_status status = qz_outfile_write(f, 0, data, sizeof data);
+    setrlimit(RLIMIT_FSIZE, &old);
+    check_fails(QZ_IO, "8192 bytes are needed", status);
+    qz_outfile_abandon(f);
+    cr_assert(!qz_path_exists(test_path("late.tmp")));
+}
+
+Test(file, an_old_file_stays_when_the_new_one_fails)
+{
+    char *text;
+    size_t size;
+    qz_outfile *f;
+    check_ok(qz_file_write(test_path("kept"), "old", 3));
+    check_ok(qz_outfile_open(&f, test_path("kept"), 3));
+    check_ok(qz_outfile_write(f, 0, "new", 3));
+    qz_outfile_abandon(f);
+    check_ok(qz_file_read(&text, &size, test_path("kept"), 100, arena));
+    cr_assert_str_eq(text, "old");
+    check_fails(QZ_IO, "cannot be written: No such file", qz_file_write(test_path("no/such/folder"), "a", 1));
+}
+
+/* Someone may have put a link where the temporary file goes. */
+Test(file, writes_through_no_link)
+{
+    char *text;
+    size_t size;
+    check_ok(qz_file_write(test_path("precious"), "old", 3));
+    cr_assert(symlink(test_path("precious"), test_path("trap.tmp")) == 0);
+    check_fails(QZ_IO, "trap", qz_file_write(test_path("trap"), "new", 3));
+    check_ok(qz_file_read(&text, &size, test_path("precious"), 100, arena));
+    cr_assert_str_eq(text, "old");
+}
+
+Test(file, every_failing_allocation_is_reported)
+{
+    long n = 1;
+    qz_status status = QZ_MEMORY;
+    for (; n < 20 && status != QZ_OK; n++) {
+        qz_alloc_fail_at(n);
+        status = qz_file_write(test_path("memory"), "a", 1);
+        qz_alloc_fail_at(0);
+        cr_assert(status == QZ_OK || status == QZ_MEMORY);
+        cr_assert(status == QZ_OK || !qz_path_exists(test_path("memory.tmp")));
+    }
+    cr_assert(status == QZ_OK && n > 3);
+}
+
+Test(path, a_link_to_a_folder_is_not_removed)
+{
+    check_ok(qz_folder_make(test_path("real/inner/")));
+    cr_assert(symlink(test_path("real"), test_path("link")) == 0);
+    check_fails(QZ_IO, "cannot be removed", qz_folder_remove(test_path("link")));
+    cr_assert(qz_path_is_folder(test_path("real/inner")) && qz_path_is_folder(test_path("link")));
+}
+
+Test(path, a_folder_is_renamed_but_never_onto_a_full_one)
+{
+    check_ok(qz_folder_make(test_path("from/x")));
+    check_ok(qz_folder_make(test_path("full/y")));
+    check_fails(QZ_IO, "cannot be renamed", qz_path_rename(test_path("from"), test_path("full")));
+    check_ok(qz_path_rename(test_path("from"), test_path("to/")));
+    cr_assert(qz_path_is_folder(test_path("to/x")) && !qz_path_exists(test_path("from")));
+}
+
 Test(path, joins_and_takes_apart)
 {
     setup();

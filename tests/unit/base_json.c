@@ -61,13 +61,85 @@ Test(json, refuses_what_is_not_rfc_8259)
         {"\"\\u0000\"", "\\u0000"},
         {"\"\\ud800\"", "surrogate"},
         {"\"\xc0\xaf\"", "UTF-8"},
-        {"{\"k\":1,\"k\":2}", "\"k\" appears twice"},
-        {"{\"k\":1,\"\\u006b\":2}", "\"k\" appears twice"},
-        {"[1e999]", "too large"},
-        {"\xef\xbb\xbf{}", "a value"},
+        {"\"\\ud800\\u0041\"", "surrogate"},
+        {"\"\\udc00\"", "surrogate"},
+        {"\"\\u00g0\"", "found 'g', expected four hexadecimal digits"},
+        {"{\"k\":1,\"k\":2}", "line 1, column 8: the key \"k\" appears twice"},
+        {"{\"k\":1,\"\\u006b\":2}", "line 1, column 8: the key \"k\" appears twice"},
+        {"[{\"k\":[1,{}],\n \"l\":1,  \"k\":2}]", "line 2, column 10: the key \"k\" appears twice"},
+        {"[1e999]", "line 1, column 2: the number is too large"},
+        {"-1e999", "line 1, column 1: the number is too large"},
+        {"{\"a\":\n1,\"b\":1e400}", "line 2, column 3: the number is too large"},
+        {"\xef\xbb\xbf{}", "byte order mark"},
+        {"[\"\xc3\xa9\xc3\xa9\" \xe2\x82\xac]", "line 1, column 7: found '\xe2\x82\xac', expected ',' or ']'"},
+        {"{1:2}", "expected a string"},
+        {"{\"a\"}", "expected ':'"},
+        {"[1,]", "expected a value"},
+        {"[,1]", "expected a value"},
+        {"]", "expected a value"},
+        {"-", "a digit"},
+        {".5", "a value"},
+        {"1e", "a digit"},
+        {"0x10", "the end of the text"},
+        {"NaN", "a value"},
+        {"Infinity", "a value"},
+        {"'a'", "a value"},
+        {"[1 // one\n]", "expected ',' or ']'"},
+        {"\"abc", "the rest of a string"},
+        {"\"abc\\", "an escape character"},
+        {"\"\xed\xa0\x80\"", "line 1, column 2: not valid UTF-8"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) refuse(bad[i].text, strlen(bad[i].text), bad[i].part);
     refuse("[1]\0", 4, "line 1, column 4");
+    refuse("\"a\0b\"", 5, "control character");
+}
+
+/* cJSON reads at most 63 characters of a number: the rest would be lost, or be taken for the next thing. */
+Test(json, refuses_numbers_that_would_be_cut_off)
+{
+    char text[80] = "[";
+    memset(text + 1, '1', 63);
+    strcpy(text + 64, "]");
+    qz_json *doc = parse(text);
+    cr_assert(qz_json_double(qz_json_first(qz_json_root(doc))) > 1e62);
+    qz_json_close(doc);
+    strcpy(text + 64, "1]");
+    refuse(text, strlen(text), "line 1, column 2: a number of more than 63 characters");
+    refuse(text + 1, 64, "line 1, column 1: a number of more than 63 characters");
+}
+
+Test(json, every_cut_off_text_is_refused)
+{
+    static const char text[] = "{\"a\": [1.5e-3, \"\\ud83d\\ude00\\n\", true], \"b\": {\"c\": null, \"d\": -0}}";
+    qz_json *doc = parse(text);
+    qz_json_close(doc);
+    for (size_t n = 0; n < sizeof text - 1; n++) {
+        char *cut = malloc(n ? n : 1); /* of exactly that size, for AddressSanitizer */
+        memcpy(cut, text, n);
+        refuse(cut, n, "line 1, column");
+        free(cut);
+    }
+}
+
+static void check_print(const char *text, size_t room, const char *expected)
+{
+    char out[64];
+    qz_json *doc = parse(text);
+    memset(out, 'x', sizeof out);
+    qz_json_print(qz_json_root(doc), out, room);
+    cr_assert_str_eq(out, expected);
+    qz_json_close(doc);
+}
+
+Test(json, prints_on_one_line_and_cuts_between_characters)
+{
+    check_print("\"a\\nb\"", 64, "\"a b\"");
+    check_print("\"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\"", 16, "\"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9...\"");
+    check_print("0.1", 64, "0.1");
+    check_print("1234567890123456", 64, "1234567890123456");
+    check_print("[1, 2]", 64, "an array of 2 elements");
+    check_print("{}", 64, "an object of 0 members");
+    check_print("null", 64, "null");
 }
 
 Test(json, refuses_deep_nesting)
@@ -113,6 +185,11 @@ Test(json, large_objects_are_indexed_and_checked, .timeout = 20)
     free(text);
     text = object_of(20, 7);
     refuse(text, strlen(text), "\"key7\" appears twice");
+    free(text);
+    text = object_of(100000, 99999);
+    char expected[64];
+    sprintf(expected, "column %zu: the key \"key99999\" appears", strlen(text) - strlen("\"key99999\":0}") + 1);
+    refuse(text, strlen(text), expected);
     free(text);
 }
 

@@ -1,10 +1,10 @@
-/* Random numbers, reports, progress, warnings, HDF5. */
+/* Random numbers, reports, progress, warnings. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/arena.h"
-#include "base/h5.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/report.h"
@@ -17,6 +17,26 @@ Test(rng, is_xoshiro256starstar)
     static const uint64_t expected[] = {11520u, 0u, 1509978240u, 1215971899390074240u};
     qz_rng r = {{1, 2, 3, 4}};
     for (int i = 0; i < 4; i++) cr_assert(qz_rng_u64(&r) == expected[i], "output %d", i);
+}
+
+/* splitmix64 as published; its first outputs from the state 1234567 are known. */
+static uint64_t splitmix(uint64_t *x)
+{
+    uint64_t z = (*x += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+Test(rng, is_seeded_by_splitmix64)
+{
+    uint64_t x = 1234567;
+    cr_assert(splitmix(&x) == UINT64_C(6457827717110365317) && splitmix(&x) == UINT64_C(3203168211198807973));
+    qz_rng r;
+    qz_rng_seed(&r, 42, 7);
+    x = 42;
+    x = splitmix(&x) ^ 7;
+    for (int i = 0; i < 4; i++) cr_assert(r.s[i] == splitmix(&x));
 }
 
 Test(rng, streams_differ_and_repeat)
@@ -106,11 +126,38 @@ Test(progress, phases_add_up_and_can_be_stopped)
     }
     cr_assert(finished == 3 && calls >= 6 && calls < 100, "%d calls", calls);
     cr_assert(qz_progress_seconds(p, "work") > 0 && qz_progress_seconds(p, "play") == 0);
+    qz_progress_begin(p, "left open", 1);
+    qz_progress_begin(p, "next", 1);
+    qz_progress_end(p);
+    cr_assert(finished == 5);
     stop = 1;
     qz_progress_begin(p, "again", 1);
     check_fails(QZ_INTERRUPTED, "again", qz_progress_step(p, 1, ""));
     qz_progress_free(p);
     check_ok(qz_progress_step(NULL, 1, "nobody looks"));
+}
+
+static double last_estimate;
+
+static int keep_estimate(void *context, const qz_progress_state *state)
+{
+    last_estimate = state->remaining;
+    return 0;
+}
+
+Test(progress, estimates_from_what_is_done)
+{
+    qz_progress *p;
+    check_ok(qz_progress_new(&p, keep_estimate, NULL));
+    qz_progress_begin(p, "work", 4);
+    cr_assert(last_estimate < 0);
+    usleep(120000);
+    check_ok(qz_progress_step(p, 1, "item"));
+    cr_assert(last_estimate > 0.3 && last_estimate < 10, "%g", last_estimate); /* three times what one took */
+    check_ok(qz_progress_step(p, 3, "item"));
+    qz_progress_end(p);
+    cr_assert(last_estimate == 0);
+    qz_progress_free(p);
 }
 
 static void keep_warning(void *out, const char *message)
@@ -126,43 +173,4 @@ Test(log, goes_to_the_sink)
     qz_warn("heard %d", 2);
     qz_log_to(NULL, NULL);
     cr_assert_str_eq(got, "heard 2");
-}
-
-Test(h5, round_trip)
-{
-    qz_h5 *f;
-    int32_t ids[6] = {1, -2, 3, 70000, 5, 6}, back[6];
-    uint16_t narrow[6];
-    double d[6];
-    uint64_t shape[8];
-    int rank;
-    bool integer;
-    char text[16];
-    const char *path = test_path("ids.h5");
-    check_ok(qz_h5_create(&f, path));
-    check_ok(qz_h5_write(f, "ids", QZ_H5_I32, ids, 2, (uint64_t[]){2, 3}));
-    check_ok(qz_h5_write_text(f, "made_by", "a test"));
-    check_ok(qz_h5_close(f));
-    check_ok(qz_h5_open(&f, path));
-    check_ok(qz_h5_shape(f, "ids", &rank, shape, &integer));
-    cr_assert(rank == 2 && shape[0] == 2 && shape[1] == 3 && integer);
-    check_ok(qz_h5_read(f, "ids", QZ_H5_I32, back, 6));
-    cr_assert(memcmp(ids, back, sizeof ids) == 0);
-    check_ok(qz_h5_read(f, "ids", QZ_H5_F64, d, 6));
-    cr_assert(d[3] == 70000);
-    check_fails(QZ_FORMAT, "ids", qz_h5_read(f, "ids", QZ_H5_U16, narrow, 6));
-    check_fails(QZ_SHAPE, "6 elements", qz_h5_read(f, "ids", QZ_H5_I32, back, 5));
-    check_fails(QZ_FORMAT, "no dataset \"none\"", qz_h5_read(f, "none", QZ_H5_I32, back, 5));
-    check_ok(qz_h5_read_text(f, "made_by", text, sizeof text));
-    cr_assert_str_eq(text, "a test");
-    check_fails(QZ_FORMAT, "no attribute", qz_h5_read_text(f, "absent", text, sizeof text));
-    check_ok(qz_h5_close(f));
-}
-
-Test(h5, refuses_other_files)
-{
-    qz_h5 *f;
-    test_write_file(test_path("no.h5"), "text", 4);
-    check_fails(QZ_FORMAT, "not an HDF5 file", qz_h5_open(&f, test_path("no.h5")));
-    check_fails(QZ_IO, "No such file", qz_h5_open(&f, test_path("none.h5")));
 }
