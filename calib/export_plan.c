@@ -17,6 +17,14 @@ static qz_dtype plain_type_of(const qz_recipe *recipe, const qz_container *conta
     return qz_model_config_of(model)->stored;
 }
 
+/* "model.layers.0.self_attn.q_proj" -> "model.layers.0.self_attn.qkv_proj": what vLLM and SGLang call the fused set. */
+static const char *fused_name(const char *module, qz_role role, qz_arena *arena)
+{
+    const char *last = strrchr(module, '.');
+    const char *fused = qz_role_stage(role) == QZ_STAGE_QKV ? "qkv_proj" : "gate_up_proj";
+    return last ? qz_arena_printf(arena, "%.*s.%s", (int)(last - module), module, fused) : NULL;
+}
+
 static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_model *model, int layer, qz_role role,
                         const qz_scheme *scheme)
 {
@@ -41,10 +49,14 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
     if (!qz_patterns_match(&recipe->weights.skip, "lm_head"))
         return QZ_FAIL(QZ_ARG, "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
     qz_dtype plain = plain_type_of(recipe, container, model);
-    qz_scheme scheme = qz_recipe_scheme(recipe, plain);
+    /* Servers widen or narrow scales to the type they run in: in bf16 the scale must be a bf16 number to survive. */
+    qz_scheme scheme = qz_recipe_scheme(recipe, plain == QZ_BF16 ? QZ_BF16 : QZ_F16);
     for (int64_t i = 0; i < config->layers; i++)
-        for (int role = 0; role < QZ_ROLES; role++)
-            fill_linear(&linear[i * QZ_ROLES + role], recipe, model, (int)i, (qz_role)role, &scheme);
+        for (int role = 0; role < QZ_ROLES; role++) {
+            qz_export_linear *l = &linear[i * QZ_ROLES + role];
+            fill_linear(l, recipe, model, (int)i, (qz_role)role, &scheme);
+            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, (qz_role)role, arena))) return qz_arena_failed(arena);
+        }
     *out = (qz_export_plan){.linear = linear, .linears = count, .plain_type = plain};
     if (!container->can_express)
         return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);

@@ -49,13 +49,27 @@ static qz_status round_biases(const run *r, const qz_layer *layer)
     return QZ_OK;
 }
 
+/* The published AWQ leaves q and k out of the clip search: their outputs meet in a product, where a clipped outlier
+ * costs more than the error of either output says. A range says itself what takes its place there. */
+static qz_search_weight range_of(const run *r, qz_role role)
+{
+    const qz_choice *choice = &r->recipe->weights.range;
+    const qz_range *range = qz_range_at((size_t)choice->index);
+    bool product = role == QZ_ROLE_Q || role == QZ_ROLE_K;
+    if (!product || !range->for_products) return (qz_search_weight){.range = range, .range_options = choice->options};
+    range = range->for_products;
+    return (qz_search_weight){.range = range, .range_options = qz_options_default(range->plugin.options)};
+}
+
 static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAGES])
 {
     qz_scheme scheme[QZ_ROLES];
     bool quantized[QZ_ROLES];
+    qz_search_weight ranges[QZ_ROLES];
     for (int role = 0; role < QZ_ROLES; role++) {
         scheme[role] = plan_of(r, layer->index)[role].scheme;
         quantized[role] = plan_of(r, layer->index)[role].quantized;
+        ranges[role] = range_of(r, (qz_role)role);
     }
     for (int i = 0; i < r->recipe->transforms; i++) {
         const qz_choice *choice = &r->recipe->transform[i];
@@ -65,6 +79,7 @@ static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAG
             .stats = stats,
             .scheme = scheme,
             .quantized = quantized,
+            .ranges = ranges,
             .plain_type = r->args->plan->plain_type,
             .options = &choice->options,
             .report = r->args->report,
@@ -79,20 +94,16 @@ static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAG
 static qz_status quantize(const run *r, const qz_linear *linear, const qz_export_linear *l, const qz_stats *stats)
 {
     const qz_recipe *recipe = r->recipe;
-    const qz_range *range = qz_range_at((size_t)recipe->weights.range.index);
+    const qz_search_weight range = range_of(r, linear->role);
     qz_solve_args args = {
         .backend = qz_model_backend(r->model),
         .weight = linear->weight,
         .stats = stats,
         .scheme = l->scheme,
-        .range = range,
-        .range_options = recipe->weights.range.options,
+        .range = range.range,
+        .range_options = range.range_options,
         .solver_options = recipe->weights.solver.options,
     };
-    /* The published AWQ leaves q and k out of the clip search: their outputs meet in a product of two, where a clipped
-     * outlier costs more than the error of either output says. */
-    if (linear->role == QZ_ROLE_Q || linear->role == QZ_ROLE_K) args.range = range->for_products ? range->for_products : range;
-    if (args.range != range) args.range_options = qz_options_default(args.range->plugin.options);
     qz_qtensor q;
     double error;
     QZ_TRY_CTX(qz_solver_at((size_t)recipe->weights.solver.index)->solve(&q, &args, r->scratch), "%s", l->module);

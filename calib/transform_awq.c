@@ -36,22 +36,21 @@ static void report(const qz_transform_args *a, const fold_point *p, const qz_sea
 {
     char where[64];
     snprintf(where, sizeof where, "layer %d %s", a->layer->index, qz_stage_name(p->stage));
-    double energy = r->energy > 0 ? r->energy : 1;
     qz_report_add(a->report, "awq", where, "exponent", r->exponent, "");
     qz_report_add(a->report, "awq", where, "weight_means", r->used_weight_means, "");
-    qz_report_add(a->report, "awq", where, "relative_loss_before", r->identity_loss / energy, "");
-    qz_report_add(a->report, "awq", where, "relative_loss", r->loss / energy, "");
+    qz_report_add(a->report, "awq", where, "loss_ratio", r->identity_loss > 0 ? r->loss / r->identity_loss : 1, "");
 }
 
 static qz_status apply_at(const qz_transform_args *a, const fold_point *p, qz_arena *scratch)
 {
     const qz_model_config *c = qz_model_config_of(a->model);
-    qz_tensor weight[QZ_ROLES];
+    qz_search_weight weight[QZ_ROLES];
     int weights = 0;
     const qz_scheme *scheme = NULL;
     for (int role = 0; role < QZ_ROLES; role++) {
         if (qz_role_stage((qz_role)role) != p->stage || !a->quantized[role]) continue;
-        weight[weights++] = a->layer->linear[role].weight;
+        weight[weights] = a->ranges[role];
+        weight[weights++].weight = a->layer->linear[role].weight;
         scheme = &a->scheme[role];
     }
     if (!weights || (p->norm < 0 && !a->quantized[p->producer])) return QZ_OK;

@@ -46,32 +46,19 @@ static qz_dtype stored_type(const qz_writer *w, const char *name)
     return passed_through(w, name) ? qz_ckpt_find(source_of(w), name)->view.dtype : w->args->plan->plain_type;
 }
 
-static qz_status collect_plain(qz_writer *w)
-{
-    const char **known;
-    size_t count, total = qz_ckpt_count(source_of(w));
-    QZ_TRY(qz_model_plain_names(w->args->model, &known, &count, w->arena));
-    w->plain = qz_arena_array(w->arena, const char *, count + total);
-    if (!w->plain) return qz_arena_failed(w->arena);
-    memcpy(w->plain, known, count * sizeof *known);
-    for (size_t i = 0; i < total; i++)
-        if (passed_through(w, qz_ckpt_at(source_of(w), i)->name)) w->plain[count++] = qz_ckpt_at(source_of(w), i)->name;
-    w->plain_count = count;
-    return QZ_OK;
-}
-
 static const char *suffixed(qz_writer *w, const char *module, const char *suffix)
 {
     return qz_arena_printf(w->arena, "%s.%s", module, suffix);
 }
 
-static qz_status declare_plain_linear(qz_writer *w, const qz_export_linear *l)
+static qz_status declare_linear(qz_writer *w, const qz_export_linear *l)
 {
+    const qz_dtype plain = w->args->plan->plain_type;
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
-    QZ_TRY(qz_shards_declare(w->shards, l->module, weight, w->args->plan->plain_type, 2, (int64_t[]){l->n, l->k}));
-    if (l->has_bias) QZ_TRY(qz_shards_declare(w->shards, l->module, bias, w->args->plan->plain_type, 1, &l->n));
-    return QZ_OK;
+    QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l)
+                        : qz_shards_declare(w->shards, l->module, weight, plain, 2, (int64_t[]){l->n, l->k}));
+    return l->has_bias ? qz_shards_declare(w->shards, l->module, bias, plain, 1, &l->n) : QZ_OK;
 }
 
 /* In the order of the model: embeddings first, each layer's norms beside its linears. The order of declaration decides
@@ -85,9 +72,8 @@ static qz_status declare_all(qz_writer *w)
         QZ_TRY(add_slot(w, w->plain[i]));
     }
     for (size_t i = 0; i < plan->linears; i++) {
-        const qz_export_linear *l = &plan->linear[i];
-        QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l) : declare_plain_linear(w, l));
-        QZ_TRY(add_slot(w, l->module));
+        QZ_TRY(declare_linear(w, &plan->linear[i]));
+        QZ_TRY(add_slot(w, plan->linear[i].module));
     }
     return QZ_OK;
 }
@@ -96,7 +82,7 @@ static qz_status writer_open(qz_writer *w)
 {
     const qz_recipe *recipe = w->args->recipe;
     QZ_TRY(qz_arena_new(&w->arena, "export"));
-    QZ_TRY(collect_plain(w));
+    QZ_TRY(qz_model_plain_names(w->args->model, &w->plain, &w->plain_count, w->arena));
     size_t slots = w->plain_count + w->args->plan->linears;
     QZ_TRY(qz_strmap_new(&w->index, slots));
     w->print = qz_arena_calloc(w->arena, slots * sizeof *w->print);

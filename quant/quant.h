@@ -23,7 +23,8 @@ typedef struct qz_range {
     unsigned needs;
     /* What takes its place for linears whose outputs meet in a product (q and k); NULL: itself. */
     const struct qz_range *for_products;
-    /* Fills out->scales and out->zeros (allocated) for weight (N, K). stats is NULL when `needs` is 0. */
+    /* Fills out->scales and out->zeros (allocated) for weight (N, K). stats may be NULL when `needs` is 0; a range that
+     * reads it honours stats->divisor. */
     qz_status (*choose)(qz_qtensor *out, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
                         const qz_options *options);
 } qz_range;
@@ -51,6 +52,9 @@ typedef struct qz_solver {
 const qz_plugins *qz_solvers(void);
 const qz_solver *qz_solver_at(size_t i);
 
+/* Codes of round to nearest for the scales and zeros that are in `q`: the solver `rtn`, and the trial of every search. */
+void qz_round_to_nearest(qz_qtensor *q, const float *weight /* (N, K) */);
+
 /* tr((W - Q) G (W - Q)^T) and tr(W G W^T), exact over all rows; `q` NULL: loss of rounding nothing (0). */
 QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_backend *backend, const qz_tensor *weight,
                                       const qz_qtensor *q, const qz_stats *stats, qz_arena *scratch);
@@ -59,25 +63,31 @@ QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_bac
 
 /* Lin et al. 2023, eq. 4-5: the s (K) that minimizes sum over the weights of |Q(W s) (x / s) - W x|^2, that is
  * tr(D G D^T) with D = Q(W s) / s - W; s = mean|x|^r (and, with weight_means, mean|x|^r / wm^(1-r)), r on a grid,
- * normalized by sqrt(max min). Candidates are compared coarsely on a seeded subset of rows and a sketch of G, then the
- * winner and s = 1 exactly; the identity is kept when it is not worse. */
+ * normalized by sqrt(max min). Candidates are compared with the range minmax, on a seeded subset of rows and a sketch of
+ * G where the problem is large; then the winner and s = 1 are scored exactly, on all rows with the ranges that will
+ * really be used, and the identity is kept when the winner is not better. */
+typedef struct qz_search_weight {
+    qz_tensor weight;           /* (N, K); the weights of one search share the input */
+    const qz_range *range;
+    qz_options range_options;
+} qz_search_weight;
+
 typedef struct qz_search_args {
     const qz_backend *backend;
-    const qz_tensor *weight;    /* [weights] matrices (N_i, K) that share the input */
+    const qz_search_weight *weight; /* [weights] */
     int weights;
     const qz_stats *stats;
-    qz_scheme scheme;
+    qz_scheme scheme;           /* pieces within rows: channel or group */
     int grid;                   /* r = i / grid, i = 0 .. grid - 1 */
     bool weight_means;
-    int64_t tie_heads, tie_groups, tie_size; /* K = tie_heads * tie_size; heads h and h' with h / (tie_heads / tie_groups)
-                                              * equal share s[d]; tie_groups = 0: every channel is free */
+    int64_t tie_heads, tie_groups, tie_size; /* K = tie_heads * tie_size; channels d of the heads h with equal
+                                              * h / (tie_heads / tie_groups) share s; tie_groups 0: all are free */
     uint64_t seed;
 } qz_search_args;
 
 typedef struct qz_search_result {
     float *scale;               /* (K), from the caller */
     double loss, identity_loss; /* exact, over all rows */
-    double energy;              /* tr(W G W^T) */
     double exponent;            /* r of the winner */
     bool used_weight_means, kept_identity;
 } qz_search_result;

@@ -1,1 +1,88 @@
-#include "quant/quant.h"
+/* See stats.h. */
+#include "quant/stats.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/parallel.h"
+
+uint64_t qz_stats_bytes(int64_t k, int64_t reservoir_capacity)
+{
+    const uint64_t c = (uint64_t)k;
+    return c * c * sizeof(float) + c * (sizeof(float) + sizeof(double)) + (uint64_t)reservoir_capacity * c * sizeof(float);
+}
+
+qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream, qz_arena *arena)
+{
+    *out = (qz_stats){.k = k, .reservoir_capacity = reservoir_capacity};
+    out->gram = qz_arena_calloc(arena, qz_array_bytes((size_t)(k * k), sizeof *out->gram));
+    out->absmax = qz_arena_calloc(arena, (size_t)k * sizeof *out->absmax);
+    out->abssum = qz_arena_calloc(arena, (size_t)k * sizeof *out->abssum);
+    if (!out->gram || !out->absmax || !out->abssum) return qz_arena_failed(arena);
+    if (reservoir_capacity > 0) {
+        out->reservoir = qz_arena_array(arena, float, (size_t)(reservoir_capacity * k));
+        if (!out->reservoir) return qz_arena_failed(arena);
+    }
+    qz_rng_seed(&out->rng, seed, stream);
+    return QZ_OK;
+}
+
+/* Vitter's algorithm R: token i replaces a random row with probability capacity / (i + 1). */
+static void sample_rows(qz_stats *s, const qz_tensor *x)
+{
+    for (int64_t t = 0; t < x->shape[0]; t++) {
+        uint64_t seen = (uint64_t)(s->tokens + t), row = seen;
+        if (s->reservoir_rows < s->reservoir_capacity)
+            s->reservoir_rows++;
+        else
+            row = qz_rng_below(&s->rng, seen + 1);
+        if (row < (uint64_t)s->reservoir_capacity)
+            memcpy(s->reservoir + row * (uint64_t)s->k, qz_f32(x) + t * x->stride[0], (size_t)s->k * sizeof(float));
+    }
+}
+
+qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x)
+{
+    qz_tensor gram = qz_tensor_2d(s->gram, QZ_F32, s->k, s->k);
+    qz_tensor absmax = qz_tensor_1d(s->absmax, QZ_F32, s->k), abssum = qz_tensor_1d(s->abssum, QZ_F64, s->k);
+    QZ_TRY(qz_op_gram(backend, &gram, x));
+    QZ_TRY(qz_op_channel_stats(backend, &absmax, &abssum, x));
+    if (s->reservoir) sample_rows(s, x);
+    s->tokens += x->shape[0];
+    return QZ_OK;
+}
+
+enum { BLOCK = 64 }; /* a tile of the mirror stays in the cache */
+
+static void mirror(float *gram, int64_t k)
+{
+    QZ_PARALLEL_FOR
+    for (int64_t i0 = 0; i0 < k; i0 += BLOCK)
+        for (int64_t j0 = 0; j0 <= i0; j0 += BLOCK)
+            for (int64_t i = i0; i < i0 + BLOCK && i < k; i++)
+                for (int64_t j = j0; j < j0 + BLOCK && j < i; j++) gram[j * k + i] = gram[i * k + j];
+}
+
+qz_status qz_stats_finish(qz_stats *s)
+{
+    for (int64_t i = 0; i < s->k; i++)
+        if (!isfinite(s->gram[i * s->k + i]) || !isfinite(s->absmax[i]))
+            return QZ_FAIL(QZ_NUMERIC, "the statistics of channel %lld are not finite (largest |x| %g)", (long long)i,
+                           s->absmax[i]);
+    mirror(s->gram, s->k);
+    return QZ_OK;
+}
+
+void qz_stats_rescale(qz_stats *s, const float *scale)
+{
+    const int64_t k = s->k;
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < k; i++) {
+        for (int64_t j = 0; j < k; j++) s->gram[i * k + j] = s->gram[i * k + j] / (scale[i] * scale[j]);
+        s->absmax[i] /= scale[i];
+        s->abssum[i] /= (double)scale[i];
+    }
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t r = 0; r < s->reservoir_rows; r++)
+        for (int64_t j = 0; j < k; j++) s->reservoir[r * k + j] /= scale[j];
+}

@@ -21,6 +21,7 @@ typedef struct qz_stats {
     float *reservoir; /* (R, K) a seeded uniform sample of token rows (Vitter 1985, algorithm R); NULL: not kept */
     int64_t reservoir_rows, reservoir_capacity;
     qz_rng rng;
+    const float *divisor; /* (K) the record is to be read as that of x / divisor (a fold being tried); NULL: of x */
 } qz_stats;
 
 /* Zeroed, from `arena`; capacity 0: no reservoir. */
