@@ -20,7 +20,8 @@ void qz_h5_abandon(qz_h5 *file);                                    /* removes a
 bool qz_h5_has(qz_h5 *file, const char *name);
 /* Rank at most 8; shape may be NULL. `integer` (may be NULL) says whether the stored type is an integer. */
 QZ_NODISCARD qz_status qz_h5_shape(qz_h5 *file, const char *name, int *rank, uint64_t shape[8], bool *integer);
-/* Whole dataset, converted to `type`; `count` elements must equal the dataset's. A value that does not fit is an error. */
+/* Whole dataset, converted to `type`; `count` elements must equal the dataset's. A value that does not fit is an error.
+ */
 QZ_NODISCARD qz_status qz_h5_read(qz_h5 *file, const char *name, qz_h5_type type, void *out, size_t count);
 QZ_NODISCARD qz_status qz_h5_write(qz_h5 *file, const char *name, qz_h5_type type, const void *data, int rank,
                                    const uint64_t *shape);

@@ -6,7 +6,6 @@
 
 #include <cJSON.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +29,8 @@ static const qz_json_node *node_of(const cJSON *item)
     return (const qz_json_node *)item;
 }
 
-static void install_hooks(void)
+/* Before main, so that no thread can be parsing yet. */
+__attribute__((constructor)) static void install_hooks(void)
 {
     cJSON_Hooks hooks = {qz_malloc, qz_free};
     cJSON_InitHooks(&hooks);
@@ -113,8 +113,6 @@ static qz_status check_item(const source *from, cJSON *item)
 
 qz_status qz_json_parse(qz_json **out, const char *text, size_t size)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install_hooks);
     *out = NULL;
     QZ_TRY(qz_json_scan(text, size));
     qz_json *doc = qz_calloc(1, sizeof *doc);

@@ -1,9 +1,8 @@
 /* JSON text -> a read-only tree, and the small edits that keep a text's form. The door to cJSON.
  *
  * What the library does not do is done here: errors carry line and column; duplicate keys, \u0000 in a string,
- * invalid UTF-8, text after the value, numbers beyond a double or of more than 63 characters, and nesting beyond 200 are
- * refused; look-up in a large object is by hash.
- * A number that must be an integer is checked to be one, below 2^53.
+ * invalid UTF-8, text after the value, numbers beyond a double or of more than 63 characters, and nesting beyond 200
+ * are refused; look-up in a large object is by hash. A number that must be an integer is checked to be one, below 2^53.
  *
  *     qz_json *doc;
  *     QZ_TRY_CTX(qz_json_parse(&doc, text, size), "%s", path);
@@ -68,10 +67,13 @@ void qz_json_print(const qz_json_node *node, char *out, size_t size);
 
 /* Sets the top-level member `key` of the object in `text` to `value` (JSON text), leaving every other byte alone:
  * replaces the value in place, or adds the member at the end with the indentation of the first member.
- * The result is NUL-terminated, in `arena`. `value` NULL removes the member. `key` holds nothing that needs an escape. */
-QZ_NODISCARD qz_status qz_json_text_set(char **out, const char *text, const char *key, const char *value, qz_arena *arena);
+ * The result is NUL-terminated, in `arena`. `value` NULL removes the member. `key` holds nothing that needs an escape.
+ */
+QZ_NODISCARD qz_status qz_json_text_set(char **out, const char *text, const char *key, const char *value,
+                                        qz_arena *arena);
 
-/* A growing JSON text. Errors stick and are reported by qz_json_writer_finish. Pretty: two spaces, one member a line. */
+/* A growing JSON text. Errors stick and are reported by qz_json_writer_finish. Pretty: two spaces, one member a line.
+ */
 typedef struct qz_json_writer qz_json_writer;
 QZ_NODISCARD qz_status qz_json_writer_new(qz_json_writer **out, bool pretty);
 void qz_json_begin_object(qz_json_writer *w, const char *key); /* key NULL inside an array and at the top */

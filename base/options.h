@@ -22,17 +22,19 @@ typedef enum qz_option_type { QZ_OPT_END, QZ_OPT_BOOL, QZ_OPT_INT, QZ_OPT_NUMBER
 typedef struct qz_option {
     const char *name;
     qz_option_type type;
-    double fallback;           /* the default; for a choice the index into `choices` */
-    double low, high;          /* inclusive; for int and number */
+    double fallback;            /* the default; for a choice the index into `choices` */
+    double low, high;           /* inclusive; for int and number */
     const char *const *choices; /* NULL-terminated */
     const char *help;
 } qz_option;
 
+/* clang-format off */
 #define QZ_OPTION_BOOL(n, d, h) {(n), QZ_OPT_BOOL, (d), 0, 1, NULL, (h)}
 #define QZ_OPTION_INT(n, d, lo, hi, h) {(n), QZ_OPT_INT, (d), (lo), (hi), NULL, (h)}
 #define QZ_OPTION_NUMBER(n, d, lo, hi, h) {(n), QZ_OPT_NUMBER, (d), (lo), (hi), NULL, (h)}
 #define QZ_OPTION_CHOICE(n, d, c, h) {(n), QZ_OPT_CHOICE, (d), 0, 0, (c), (h)}
 #define QZ_OPTION_END {NULL, QZ_OPT_END, 0, 0, 0, NULL, NULL}
+/* clang-format on */
 
 enum { QZ_OPTIONS_MAX = 16 };
 

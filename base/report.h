@@ -23,7 +23,8 @@ QZ_NODISCARD qz_status qz_report_new(qz_report **out);
 void qz_report_free(qz_report *r);
 
 /* All strings are copied. Failing to remember a row is kept and told by qz_report_status. Not thread-safe. */
-void qz_report_add(qz_report *r, const char *section, const char *where, const char *what, double value, const char *unit);
+void qz_report_add(qz_report *r, const char *section, const char *where, const char *what, double value,
+                   const char *unit);
 void qz_report_text(qz_report *r, const char *section, const char *where, const char *what, const char *text);
 void qz_report_note(qz_report *r, qz_severity severity, const char *format, ...) QZ_PRINTF(3, 4);
 QZ_NODISCARD qz_status qz_report_status(const qz_report *r);

@@ -1,4 +1,5 @@
-/* Reproducible random numbers: xoshiro256** (Blackman and Vigna 2018) seeded by splitmix64, the same on every machine. */
+/* Reproducible random numbers: xoshiro256** (Blackman and Vigna 2018) seeded by splitmix64, the same on every machine.
+ */
 #ifndef QZ_BASE_RNG_H
 #define QZ_BASE_RNG_H
 

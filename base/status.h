@@ -48,23 +48,23 @@ qz_status qz_error_restore(const qz_error *saved);
 
 #define QZ_FAIL(code, ...) qz_error_set((code), __VA_ARGS__)
 
-#define QZ_TRY(call)                                     \
-    do {                                                 \
-        qz_status qz_try_status_ = (call);               \
-        if (qz_try_status_ != QZ_OK) return qz_try_status_; \
+#define QZ_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        qz_status qz_try_status_ = (call);                                                                             \
+        if (qz_try_status_ != QZ_OK) return qz_try_status_;                                                            \
     } while (0)
 
-#define QZ_TRY_CTX(call, ...)                                                                \
-    do {                                                                                     \
-        qz_status qz_try_status_ = (call);                                                   \
-        if (qz_try_status_ != QZ_OK) return qz_error_context(qz_try_status_, __VA_ARGS__);   \
+#define QZ_TRY_CTX(call, ...)                                                                                          \
+    do {                                                                                                               \
+        qz_status qz_try_status_ = (call);                                                                             \
+        if (qz_try_status_ != QZ_OK) return qz_error_context(qz_try_status_, __VA_ARGS__);                             \
     } while (0)
 
 /* For functions that must release something: sets `status` and jumps. */
-#define QZ_TRY_GOTO(status, label, call)         \
-    do {                                         \
-        (status) = (call);                       \
-        if ((status) != QZ_OK) goto label;       \
+#define QZ_TRY_GOTO(status, label, call)                                                                               \
+    do {                                                                                                               \
+        (status) = (call);                                                                                             \
+        if ((status) != QZ_OK) goto label;                                                                             \
     } while (0)
 
 #endif
