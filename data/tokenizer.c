@@ -8,15 +8,11 @@
 
 static const size_t FILE_LIMIT = (size_t)256 << 20;
 
-/* Truncation and padding shape batches for training; they have no part in ids of a text. */
+/* Truncation and padding are left aside: they shape batches, and we want the ids of whole texts. */
 static qz_status read_top(const qz_json_node *root)
 {
     if (!qz_json_is(root, QZ_JSON_OBJECT))
         return QZ_FAIL(QZ_FORMAT, "found %s, expected an object", qz_json_type_name(qz_json_type_of(root)));
-    const qz_json_node *truncation = qz_json_get(root, "truncation");
-    if (!qz_json_is(truncation, QZ_JSON_NULL) && !qz_json_is(truncation, QZ_JSON_OBJECT))
-        return QZ_FAIL(QZ_FORMAT, "truncation: found %s, expected null or an object",
-                       qz_json_type_name(qz_json_type_of(truncation)));
     const char *version;
     QZ_TRY(qz_part_string(&version, root, "tokenizer", "version", "1.0"));
     if (strcmp(version, "1.0") != 0)

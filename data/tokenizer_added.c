@@ -240,7 +240,7 @@ static qz_status read_list(qz_tokenizer *t, const qz_json_node *list, qz_strmap 
 
 qz_status qz_added_read(qz_tokenizer *t, const qz_json_node *list)
 {
-    if (list && !qz_json_is(list, QZ_JSON_ARRAY) && !qz_json_is(list, QZ_JSON_NULL))
+    if (!qz_json_is(list, QZ_JSON_ARRAY) && qz_json_type_of(list) != QZ_JSON_NULL)
         return QZ_FAIL(QZ_FORMAT, "added_tokens: found %s, expected an array",
                        qz_json_type_name(qz_json_type_of(list)));
     size_t count = qz_json_count(list);

@@ -100,7 +100,7 @@ static qz_status read_part(qz_decodes *out, const qz_json_node *node, const char
 
 qz_status qz_decodes_read(qz_decodes *out, const qz_json_node *node, const char *where, qz_arena *arena)
 {
-    if (qz_json_is(node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_json_type_of(node) == QZ_JSON_NULL) return QZ_OK;
     out->present = true;
     return read_part(out, node, where, arena);
 }

@@ -40,7 +40,7 @@ static const qz_json_node *member(char name[QZ_WHERE_SIZE], const qz_json_node *
 {
     snprintf(name, QZ_WHERE_SIZE, "%s.%s", where, key);
     const qz_json_node *node = qz_json_get(part, key);
-    return qz_json_is(node, QZ_JSON_NULL) ? NULL : node;
+    return qz_json_type_of(node) == QZ_JSON_NULL ? NULL : node;
 }
 
 qz_status qz_part_bool(bool *out, const qz_json_node *part, const char *where, const char *key, bool otherwise)

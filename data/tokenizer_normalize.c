@@ -66,7 +66,7 @@ static qz_status read_sequence(qz_normals *out, const qz_json_node *node, const 
 
 qz_status qz_normals_read(qz_normals *out, const qz_json_node *node, const char *where, qz_arena *arena)
 {
-    if (qz_json_is(node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_json_type_of(node) == QZ_JSON_NULL) return QZ_OK;
     const char *type;
     QZ_TRY(qz_part_type(&type, node, where));
     if (!strcmp(type, "Sequence")) return read_sequence(out, node, where, arena);

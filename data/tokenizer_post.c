@@ -114,7 +114,7 @@ static qz_status keep(const int32_t **out, const int32_t *ids, size_t count, qz_
 
 qz_status qz_template_read(qz_tokenizer *t, const qz_json_node *node)
 {
-    if (qz_json_is(node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_json_type_of(node) == QZ_JSON_NULL) return QZ_OK;
     template_builder b = {.before_count = 0};
     QZ_TRY(read_part(&b, t, node, "post_processor"));
     QZ_TRY(keep(&t->template.before, b.before, b.before_count, t->arena));

@@ -191,7 +191,7 @@ static qz_status read_part(qz_splits *out, const qz_json_node *node, const char 
 
 qz_status qz_splits_read(qz_splits *out, const qz_json_node *node, const char *where, qz_arena *arena)
 {
-    if (qz_json_is(node, QZ_JSON_NULL)) return QZ_OK;
+    if (qz_json_type_of(node) == QZ_JSON_NULL) return QZ_OK;
     QZ_TRY(read_part(out, node, where, arena));
     if (out->count && out->step[out->count - 1].kind == QZ_SPLIT_BYTES) {
         out->bytes = true;

@@ -209,7 +209,8 @@ static qz_status read_options(qz_tokenizer *t, const qz_json_node *model)
 {
     qz_model_bpe *m = &t->model;
     const qz_json_node *dropout = qz_json_get(model, "dropout");
-    if (!qz_json_is(dropout, QZ_JSON_NULL) && !(qz_json_is(dropout, QZ_JSON_NUMBER) && qz_json_double(dropout) == 0))
+    if (qz_json_type_of(dropout) != QZ_JSON_NULL &&
+        !(qz_json_is(dropout, QZ_JSON_NUMBER) && qz_json_double(dropout) == 0))
         return QZ_FAIL(QZ_UNSUPPORTED, "model.dropout: only null is known, because ids must be reproducible");
     QZ_TRY(must_be_empty(model, "continuing_subword_prefix"));
     QZ_TRY(must_be_empty(model, "end_of_word_suffix"));
