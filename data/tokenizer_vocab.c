@@ -53,8 +53,8 @@ static qz_status new_merges(qz_merges *m, size_t count)
 
 qz_status qz_tokenizer_put(qz_tokenizer *t, int32_t id, const char *text, size_t size, bool special)
 {
-    if (id >= t->size) {
-        int64_t more = id + 1 > t->size * 2 ? id + 1 : t->size * 2;
+    if (id >= t->token_room) {
+        int64_t more = id + 1 > t->token_room * 2 ? id + 1 : t->token_room * 2;
         qz_token *token = qz_realloc(t->token, (size_t)more * sizeof *token);
         if (!token) return QZ_FAIL(QZ_MEMORY, "out of memory: a tokenizer of %d ids", (int)id + 1);
         memset(token + t->token_room, 0, (size_t)(more - t->token_room) * sizeof *token);
