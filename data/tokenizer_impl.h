@@ -35,7 +35,8 @@ void qz_text_free(qz_text *b);
 uint32_t qz_utf8_get(const char *s, size_t *length);
 size_t qz_utf8_last(const char *start, const char *end);
 size_t qz_utf8_put(char out[4], uint32_t c);
-/* White_Space; letters, marks, digits and joiners (\w of Rust's regex); General_Category N; punctuation. */
+/* White_Space; letters, marks, digits and joiners (\w of Rust's regex); General_Category N; punctuation. Characters
+ * newer than utf8proc's Unicode belong to none. */
 bool qz_char_is_space(uint32_t c);
 bool qz_char_is_word(uint32_t c);
 bool qz_char_is_number(uint32_t c);

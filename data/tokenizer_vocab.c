@@ -168,6 +168,20 @@ static qz_status read_merge(qz_tokenizer *t, const qz_json_node *merge, size_t r
     return QZ_OK;
 }
 
+/* Every character must leave a symbol that does not end in the mark, or marks far apart in the text would meet.
+ * Without the mark itself as a token it would become other symbols, about which nothing is known. */
+static bool may_cut(const qz_tokenizer *t)
+{
+    const qz_model_bpe *m = &t->model;
+    bool leaves_symbol = m->byte_fallback;
+    for (int b = 0; b < 256; b++) leaves_symbol &= m->byte_id[b] >= 0;
+    if (m->unk >= 0) {
+        const qz_token *unk = &t->token[m->unk];
+        leaves_symbol = unk->size < 3 || memcmp(unk->text + unk->size - 3, mark, 3) != 0;
+    }
+    return leaves_symbol && qz_strmap_get(m->vocab, mark, 3) >= 0;
+}
+
 static qz_status read_merges(qz_tokenizer *t, const qz_json_node *model)
 {
     const qz_json_node *merges = qz_json_get(model, "merges");
@@ -175,8 +189,7 @@ static qz_status read_merges(qz_tokenizer *t, const qz_json_node *model)
         return QZ_FAIL(QZ_FORMAT, "model.merges: found %s, expected an array",
                        merges ? qz_json_type_name(qz_json_type_of(merges)) : "nothing");
     QZ_TRY(new_merges(&t->model.merges, qz_json_count(merges)));
-    /* Without the mark itself as a token it would become other symbols, about which nothing is known. */
-    t->model.cut_at_mark = qz_strmap_get(t->model.vocab, mark, 3) >= 0;
+    t->model.cut_at_mark = may_cut(t);
     qz_text joined = {0};
     qz_status status = QZ_OK;
     size_t rank = 0;
@@ -242,9 +255,8 @@ qz_status qz_model_read(qz_tokenizer *t, const qz_json_node *model)
     QZ_TRY(read_options(t, model));
     QZ_TRY(read_vocab(t, model));
     QZ_TRY(read_unk(t, model));
-    QZ_TRY(read_merges(t, model));
     find_short_tokens(&t->model);
-    return QZ_OK;
+    return read_merges(t, model);
 }
 
 void qz_model_free(qz_model_bpe *m)

@@ -47,14 +47,16 @@ static void random_model(model *m, qz_rng *r, bool may_cross)
     }
 }
 
-static qz_tokenizer *open_model(const model *m)
+static qz_tokenizer *open_model(const model *m, bool with_unknown)
 {
     char vocab[8192] = "", merges[16384] = "";
     for (int i = 0; i < m->count; i++) sprintf(vocab + strlen(vocab), "%s\"%s\": %d", i ? ", " : "", m->token[i], i);
     for (int i = 0; i < m->merges; i++)
         sprintf(merges + strlen(merges), "%s[\"%s\", \"%s\"]", i ? ", " : "", m->token[m->merge[i].left],
                 m->token[m->merge[i].right]);
-    return small_open(small_json(vocab, merges, "", ""));
+    if (!with_unknown) return small_open(small_json(vocab, merges, "", ""));
+    sprintf(vocab + strlen(vocab), ", \"?\": %d", m->count);
+    return small_open(small_json(vocab, merges, ", \"unk_token\": \"?\"", ""));
 }
 
 static int rank_of(const model *m, int left, int right)
@@ -84,7 +86,7 @@ Test(data_tokenizer_bpe, equals_the_definition)
     for (int round = 0; round < ROUNDS; round++) {
         model m;
         random_model(&m, &r, round % 2);
-        qz_tokenizer *t = open_model(&m);
+        qz_tokenizer *t = open_model(&m, round % 4 < 2);
         cuts += t->model.cut_at_mark;
         for (int w = 0; w < 10; w++) {
             char text[4 * LONGEST] = "";
@@ -103,4 +105,13 @@ Test(data_tokenizer_bpe, equals_the_definition)
         qz_tokenizer_close(t);
     }
     cr_expect(cuts > 0 && cuts < ROUNDS, "models with and without cuts must both occur: %d of %d", cuts, ROUNDS);
+}
+
+/* A character that leaves nothing behind lets the marks around it meet. */
+Test(data_tokenizer_bpe, dropped_characters)
+{
+    qz_tokenizer *t = small_open(small_json("\"_\": 0, \"\xe2\x96\x81\": 1, \"\xe2\x96\x81\xe2\x96\x81\": 2",
+                                            "[\"\xe2\x96\x81\", \"\xe2\x96\x81\"]", "", ""));
+    check_tokens(t, "\xe2\x96\x81z\xe2\x96\x81", "\xe2\x96\x81\xe2\x96\x81");
+    qz_tokenizer_close(t);
 }
