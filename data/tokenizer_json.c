@@ -17,8 +17,11 @@ qz_status qz_part_type(const char **out, const qz_json_node *part, const char *w
 static bool listed(const char *name, const char *names)
 {
     size_t n = strlen(name);
-    for (const char *p = names; (p = strstr(p, name)); p += n)
-        if ((p == names || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return n > 0;
+    for (const char *p = names; *p;) {
+        size_t word = strcspn(p, " ");
+        if (word == n && !memcmp(p, name, n)) return true;
+        p += word + strspn(p + word, " ");
+    }
     return false;
 }
 

@@ -95,6 +95,9 @@ Test(data_tokenizer, unknown_options_are_named)
         small_json(vocab, merges, "", ", \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": 3}"));
     check_parse_fails(QZ_UNSUPPORTED, "model: option \"noise\" is not known",
                       small_json(vocab, merges, ", \"noise\": 0", ""));
+    check_parse_fails(QZ_UNSUPPORTED, "model: option \"\" is not known", small_json(vocab, merges, ", \"\": 0", ""));
+    check_parse_fails(QZ_UNSUPPORTED, "model: option \"vocab merges\" is not known",
+                      small_json(vocab, merges, ", \"vocab merges\": 0", ""));
 }
 
 Test(data_tokenizer, every_failing_allocation_is_reported)
