@@ -1,4 +1,4 @@
-/* Text -> token ids -> windows.
+/* Text -> token ids -> windows. A tokenizer.json's truncation and padding are left aside.
  *
  *     qz_tokenizer *tok;
  *     QZ_TRY(qz_tokenizer_open(&tok, "demo/model/tokenizer.json"));
@@ -37,7 +37,8 @@ typedef struct qz_ids {
  * either case. Invalid UTF-8 is QZ_FORMAT with its offset. Safe to call from several threads. */
 QZ_NODISCARD qz_status qz_tokenizer_encode(const qz_tokenizer *t, const char *text, size_t size, bool special,
                                            qz_ids *out, qz_arena *arena);
-/* NUL-terminated text; invalid UTF-8 pieces become U+FFFD as the library does. */
+/* NUL-terminated text; invalid UTF-8 pieces become U+FFFD and ids that are no token are left out, as the library does.
+ * `size` may be NULL. */
 QZ_NODISCARD qz_status qz_tokenizer_decode(const qz_tokenizer *t, const int32_t *ids, size_t count, bool skip_special,
                                            char **out, size_t *size, qz_arena *arena);
 /* Largest id + 1, added tokens included. */
@@ -48,7 +49,8 @@ int32_t qz_tokenizer_id(const qz_tokenizer *t, const char *token);
 /* ---- windows (windows.c): the calibration rule ---- */
 
 /* A document is tokenized once without special tokens (a .txt file is one document; each .jsonl line is one, its text
- * in `field`; an HDF5 file's dataset `ids` is one). Documents follow one another. Windows are cut in file order: BOS
+ * in `field`; an HDF5 file's dataset `ids` is one). Line ends of a .txt file are read as "\n". Documents follow one
+ * another. Windows are cut in file order: BOS
  * and length - 1 ids, or `length` ids when bos < 0; a short last piece is dropped. */
 typedef struct qz_windows_rule {
     const char *path;  /* .txt, .jsonl, .h5 or .hdf5; by suffix */
@@ -65,7 +67,7 @@ typedef struct qz_windows_rule {
 typedef struct qz_windows {
     int32_t *ids; /* (count, length) */
     int64_t count, length;
-    int64_t tokens;          /* ids that the file gave */
+    int64_t tokens;          /* ids that were read: all of the file's when it is shuffled, too short or wanted whole */
     bool has_bos;            /* id 0 of each window was put there by the rule */
     char hash[QZ_HASH_TEXT]; /* of the file's bytes */
 } qz_windows;

@@ -56,5 +56,5 @@ void qz_word_cache_put(qz_encoder *e, const char *text, size_t size, size_t firs
     s->size = (uint8_t)size;
     s->count = (uint8_t)count;
     memcpy(s->word, text, size);
-    memcpy(s->id, e->ids + first_id, count * sizeof *s->id);
+    if (count) memcpy(s->id, e->ids + first_id, count * sizeof *s->id);
 }
