@@ -1,7 +1,7 @@
 /* The allocation hook, and arenas: a list of blocks, each at least as large as what was asked for.
  *
- * Large blocks are mapped and given back to the system when they are released, so that the peak of a run is what
- * its largest layer needs. Transparent huge pages are asked for where a block is large enough to profit. */
+ * Released blocks are kept for the next one that fits, since fresh pages cost a fault and a clearing each; when none
+ * fits they are all given back first, so that an arena never holds much more than its largest need. Transparent huge pages are asked for where a block is large enough to profit. */
 #include "base/arena.h"
 
 #include <stdarg.h>
@@ -89,6 +89,7 @@ _Static_assert(sizeof(block) <= ALIGN, "a block's header must leave its data ali
 
 struct qz_arena {
     block *top;
+    block *spare; /* released, linked by `below`; at hand for the next push */
     size_t peak, wanted;
     char name[32];
 };
@@ -112,33 +113,70 @@ qz_status qz_arena_new(qz_arena **out, const char *name)
     return QZ_OK;
 }
 
+static void unmap(block *b)
+{
+    UNPOISON(data_of(b), b->size);
+    munmap(b, b->size + ALIGN);
+}
+
 static void pop(qz_arena *a)
 {
     block *b = a->top;
     a->top = b->below;
-    UNPOISON(data_of(b), b->size);
-    munmap(b, b->size + ALIGN);
+    POISON(data_of(b), b->size);
+    b->below = a->spare;
+    a->spare = b;
+}
+
+static void drop_spares(qz_arena *a)
+{
+    while (a->spare) {
+        block *b = a->spare;
+        a->spare = b->below;
+        unmap(b);
+    }
 }
 
 void qz_arena_free(qz_arena *a)
 {
     if (!a) return;
     while (a->top) pop(a);
+    drop_spares(a);
     qz_free(a);
+}
+
+/* The smallest spare that has room, unlinked; NULL when there is none. One more than twice as large is left for others. */
+static block *take_spare(qz_arena *a, size_t room)
+{
+    block **best = NULL;
+    for (block **b = &a->spare; *b; b = &(*b)->below)
+        if ((*b)->size >= room && (*b)->size / 2 <= room && (!best || (*b)->size < (*best)->size)) best = b;
+    block *taken = best ? *best : NULL;
+    if (taken) *best = taken->below;
+    return taken;
+}
+
+static block *map_block(qz_arena *a, size_t room)
+{
+    drop_spares(a);
+    block *b = mmap(NULL, room + ALIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (b == MAP_FAILED) return NULL;
+    if (room >= 2 * HUGE_PAGE) (void)madvise(b, room + ALIGN, MADV_HUGEPAGE);
+    b->size = room;
+    POISON(data_of(b), room);
+    return b;
 }
 
 static int push(qz_arena *a, size_t size)
 {
     size_t room = size > BLOCK - ALIGN ? size : BLOCK - ALIGN;
     if (room > (size_t)PTRDIFF_MAX - ALIGN || must_fail()) return 0;
-    block *b = mmap(NULL, room + ALIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b == MAP_FAILED) return 0;
-    if (room >= 2 * HUGE_PAGE) (void)madvise(b, room + ALIGN, MADV_HUGEPAGE);
-    b->below = a->top;
-    b->size = room;
+    block *b = take_spare(a, room);
+    if (!b) b = map_block(a, room);
+    if (!b) return 0;
     b->used = 0;
     b->below_held = held(a);
-    POISON(data_of(b), room);
+    b->below = a->top;
     a->top = b;
     if (held(a) > a->peak) a->peak = held(a);
     return 1;

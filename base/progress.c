@@ -19,8 +19,9 @@ struct qz_progress {
         double seconds;
     } phase[PHASES];
     int phases, current; /* current: -1 between phases */
+    int booked;          /* the phase or section whose seconds are running */
     uint64_t done, total;
-    double began, told;
+    double began, told, since; /* of the phase, of the last call, of what is booked */
     int stop;
 };
 
@@ -69,21 +70,39 @@ static int find(const qz_progress *p, const char *phase)
     return -1;
 }
 
+static int find_or_add(qz_progress *p, const char *phase)
+{
+    int i = find(p, phase);
+    if (i >= 0) return i;
+    i = p->phases < PHASES ? p->phases++ : PHASES - 1;
+    snprintf(p->phase[i].name, NAME, "%s", phase);
+    return i;
+}
+
+static void book(qz_progress *p)
+{
+    double now = qz_seconds();
+    p->phase[p->booked].seconds += now - p->since;
+    p->since = now;
+}
+
 void qz_progress_begin(qz_progress *p, const char *phase, uint64_t total)
 {
     if (!p) return;
     qz_progress_end(p);
-    int i = find(p, phase);
-    if (i < 0) {
-        i = p->phases < PHASES ? p->phases++ : PHASES - 1;
-        snprintf(p->phase[i].name, NAME, "%s", phase);
-    }
-    p->current = i;
+    p->current = p->booked = find_or_add(p, phase);
     p->done = 0;
     p->total = total;
     p->item[0] = '\0';
-    p->began = qz_seconds();
+    p->began = p->since = qz_seconds();
     tell(p, false);
+}
+
+void qz_progress_section(qz_progress *p, const char *section)
+{
+    if (!p || p->current < 0) return;
+    book(p);
+    p->booked = find_or_add(p, section);
 }
 
 qz_status qz_progress_step(qz_progress *p, uint64_t amount, const char *item)
@@ -99,8 +118,20 @@ void qz_progress_end(qz_progress *p)
 {
     if (!p || p->current < 0) return;
     tell(p, true);
-    p->phase[p->current].seconds += qz_seconds() - p->began;
+    book(p);
     p->current = -1;
+}
+
+void qz_progress_book(qz_progress *p, const char *phase, double seconds)
+{
+    if (p) p->phase[find_or_add(p, phase)].seconds += seconds;
+}
+
+const char *qz_progress_at(const qz_progress *p, int i, double *seconds)
+{
+    if (!p || i < 0 || i >= p->phases) return NULL;
+    *seconds = p->phase[i].seconds;
+    return p->phase[i].name;
 }
 
 double qz_progress_seconds(const qz_progress *p, const char *phase)

@@ -27,10 +27,17 @@ void qz_progress_free(qz_progress *p);
 /* A NULL qz_progress is allowed everywhere and shows nothing. */
 /* Ends the phase before it where that was not done. */
 void qz_progress_begin(qz_progress *p, const char *phase, uint64_t total);
+/* Inside a phase: from here on seconds are booked under `section`, until the next section or the end of the phase; the
+ * phase keeps what lies outside sections. */
+void qz_progress_section(qz_progress *p, const char *section);
 /* QZ_INTERRUPTED when the user asked to stop: pass it on with QZ_TRY. */
 QZ_NODISCARD qz_status qz_progress_step(qz_progress *p, uint64_t amount, const char *item);
 void qz_progress_end(qz_progress *p);
-/* Seconds spent in a finished phase of that name (summed), 0 when unknown. */
+/* Adds seconds that were measured otherwise. */
+void qz_progress_book(qz_progress *p, const char *phase, double seconds);
+/* The i-th phase or section in the order in which they were met, and its seconds; NULL behind the last. */
+const char *qz_progress_at(const qz_progress *p, int i, double *seconds);
+/* Seconds booked under that name, of a phase or a section (summed), 0 when unknown. */
 double qz_progress_seconds(const qz_progress *p, const char *phase);
 
 #endif

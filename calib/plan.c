@@ -57,11 +57,17 @@ static uint64_t memory_available(void)
     return kib << 10;
 }
 
+/* Without text nothing is run. */
+static int64_t samples_of(const qz_recipe *r)
+{
+    return r->calibration.data ? r->calibration.samples : 0;
+}
+
 static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
 {
     const qz_model_config *c = qz_model_config_of(m);
-    int64_t tokens = r->calibration.samples * r->calibration.sequence_length;
-    uint64_t stream = qz_stream_bytes(c, r->calibration.samples, r->calibration.sequence_length, r->calibration.activations);
+    int64_t samples = samples_of(r), tokens = samples * r->calibration.sequence_length;
+    uint64_t stream = qz_stream_bytes(c, samples, r->calibration.sequence_length, r->calibration.activations);
     uint64_t element = (uint64_t)qz_dtype_bits(r->calibration.activations) / 8;
     tier(p, "one layer's weights, fp32", qz_model_layer_bytes(m));
     tier(p, "its statistics", stats_bytes(m));
@@ -69,7 +75,8 @@ static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(m));
     tier(p, "program and libraries", FIXED_BYTES);
-    p->bound_bytes = qz_model_layer_bytes(m) + stats_bytes(m) + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
+    p->bound_bytes =
+        qz_model_layer_bytes(m) + stats_bytes(m) + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
     p->memory_available = memory_available();
 }
 
@@ -87,7 +94,8 @@ static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
         bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
     }
     double elements = 0;
-    for (size_t i = 0; i < qz_ckpt_count(source); i++) elements += (double)qz_tensor_count(&qz_ckpt_at(source, i)->view);
+    for (size_t i = 0; i < qz_ckpt_count(source); i++)
+        elements += (double)qz_tensor_count(&qz_ckpt_at(source, i)->view);
     double plain = elements - weights;
     p->bits_per_weight = weights > 0 ? bits / weights : 0;
     p->source_bytes = qz_ckpt_bytes(source);
@@ -99,25 +107,27 @@ static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
 static double count_flops(const qz_recipe *r, const qz_model *m)
 {
     const qz_model_config *c = qz_model_config_of(m);
-    double tokens = (double)(r->calibration.samples * r->calibration.sequence_length), look = 0, all = 0, gram = 0, search = 0;
+    double layers = (double)c->layers, length = (double)r->calibration.sequence_length;
+    double tokens = (double)samples_of(r) * length, look = 0, all = 0, gram = 0,
+           search = 0; /* all but search: a token */
     for (int role = 0; role < QZ_ROLES; role++) {
         int64_t n, k;
         qz_model_linear_shape(m, (qz_role)role, &n, &k);
         double weights = (double)n * (double)k;
-        all += 2 * tokens * weights;
-        if (role != QZ_ROLE_DOWN) look += 2 * tokens * weights;
+        all += 2 * weights;
+        if (role != QZ_ROLE_DOWN) look += 2 * weights;
         search += 2 * weights * (double)k;
     }
-    for (int s = 0; s < QZ_STAGES; s++) {
-        double k = (double)qz_model_stage_width(m, (qz_stage)s);
-        gram += tokens * k * k;
-    }
-    double attention = 2 * tokens * (double)(r->calibration.sequence_length * c->heads * c->head_dim);
-    double layers = (double)c->layers, flops = layers * (look + attention + gram + search) + (layers - 1) * (all + attention);
+    for (int s = 0; s < QZ_STAGES; s++)
+        gram += (double)qz_model_stage_width(m, (qz_stage)s) * (double)qz_model_stage_width(m, (qz_stage)s);
+    double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
+    double flops = layers * (tokens * (look + attention * length + gram) + search) +
+                   (layers - 1) * tokens * (all + attention * length);
     if (r->evaluate.wanted) {
-        double windows = r->evaluate.windows ? (double)r->evaluate.windows : 64, scored = windows * (double)r->evaluate.sequence_length;
-        double forward = layers * (all + attention) / tokens + 2 * (double)(c->vocabulary * c->hidden);
-        flops += 2 * scored * forward;
+        double windows = r->evaluate.windows ? (double)r->evaluate.windows : 64,
+               scored = (double)r->evaluate.sequence_length;
+        double forward = layers * (all + attention * scored) + 2 * (double)(c->vocabulary * c->hidden);
+        flops += 2 * windows * scored * forward;
     }
     return flops;
 }
@@ -125,13 +135,14 @@ static double count_flops(const qz_recipe *r, const qz_model *m)
 static qz_status judge(const qz_plan *p, const qz_recipe *r)
 {
     if (p->memory_available && p->memory_bytes > p->memory_available)
-        return QZ_FAIL(QZ_MEMORY,
-                       "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
-                       "set calibration.activations to \"bf16\"",
-                       (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
+        return QZ_FAIL(
+            QZ_MEMORY,
+            "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
+            "set calibration.activations to \"bf16\"",
+            (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
     if (p->disk_free && p->disk_bytes > p->disk_free)
-        return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output", r->output,
-                       (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
+        return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output",
+                       r->output, (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
     return QZ_OK;
 }
 

@@ -125,12 +125,15 @@ static qz_status quantize_layer(const run *r, qz_layer *layer, qz_stats stats[QZ
         else
             QZ_TRY(qz_writer_linear(r->writer, l, linear, NULL, r->scratch));
         qz_arena_restore(r->scratch, mark);
-        QZ_TRY(qz_progress_step(r->args->progress, 1, l->module));
+        QZ_TRY(qz_progress_step(r->args->progress, 0, ""));
     }
     for (int i = 0; i < 2; i++)
         QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
     return QZ_OK;
 }
+
+/* Progress counts windows: a layer sees all of them twice, and the work in between counts as once more. */
+enum { PASSES = 3 };
 
 static qz_status run_layer(run *r, int index)
 {
@@ -138,29 +141,24 @@ static qz_status run_layer(run *r, int index)
     qz_stats stats[QZ_STAGES];
     qz_progress *progress = r->args->progress;
     int64_t layers = qz_model_config_of(r->model)->layers;
-    char phase[64];
+    char item[64];
+    snprintf(item, sizeof item, "layer %d of %lld", index + 1, (long long)layers);
+    QZ_TRY(qz_progress_step(progress, 0, item));
+
+    qz_progress_section(progress, "calibrate");
     QZ_TRY(qz_model_layer(r->model, index, &layer, r->layer));
     QZ_TRY(stats_new(r, index, stats));
-
-    qz_progress_begin(progress, "calibrate", (uint64_t)r->stream.windows);
-    snprintf(phase, sizeof phase, "layer %d of %lld", index + 1, (long long)layers);
-    QZ_TRY(qz_progress_step(progress, 0, phase));
     QZ_TRY(qz_gather(stats, &r->peak, &r->stream, &layer, progress, r->scratch));
-    qz_progress_end(progress);
 
-    qz_progress_begin(progress, "transform", 1);
+    qz_progress_section(progress, "transform");
     QZ_TRY(transform(r, &layer, stats));
-    qz_progress_end(progress);
 
-    qz_progress_begin(progress, "quantize", QZ_ROLES);
+    qz_progress_section(progress, "quantize");
     QZ_TRY(quantize_layer(r, &layer, stats));
-    qz_progress_end(progress);
+    QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
 
-    if (index + 1 < layers) { /* nobody reads the output of the last layer */
-        qz_progress_begin(progress, "propagate", (uint64_t)r->stream.windows);
-        QZ_TRY(qz_advance(&r->stream, &layer, progress, r->scratch));
-        qz_progress_end(progress);
-    }
+    qz_progress_section(progress, "propagate");
+    if (index + 1 < layers) QZ_TRY(qz_advance(&r->stream, &layer, progress, r->scratch)); /* nobody reads the last output */
     qz_arena_reset(r->layer);
     return QZ_OK;
 }
@@ -184,7 +182,10 @@ static qz_status run_all(run *r)
     QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
     QZ_TRY(qz_writer_new(&r->writer, a));
     QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, r->data));
-    for (int i = 0; i < qz_model_config_of(r->model)->layers; i++) QZ_TRY(run_layer(r, i));
+    int layers = (int)qz_model_config_of(r->model)->layers;
+    qz_progress_begin(a->progress, "layers", (uint64_t)(layers * PASSES - 1) * (uint64_t)r->stream.windows);
+    for (int i = 0; i < layers; i++) QZ_TRY(run_layer(r, i));
+    qz_progress_end(a->progress);
     warn_of_range(r);
     qz_arena_reset(r->data);
     qz_progress_begin(a->progress, "write", 1);

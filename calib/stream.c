@@ -8,7 +8,7 @@ static int64_t width(const qz_stream *s)
 
 int64_t qz_stream_batch(int64_t length)
 {
-    return length < QZ_STREAM_TOKENS ? QZ_STREAM_TOKENS / length : 1;
+    return length > 0 && length < QZ_STREAM_TOKENS ? QZ_STREAM_TOKENS / length : 1; /* 0: there is no data */
 }
 
 uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t length, qz_dtype type)
@@ -50,9 +50,11 @@ qz_status qz_stream_store(const qz_stream *s, int64_t i, const qz_tensor *residu
 qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type, qz_arena *arena)
 {
     const qz_model_config *c = qz_model_config_of(model);
-    qz_stream s = {.model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(w->length), .type = type};
+    qz_stream s = {
+        .model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(w->length), .type = type};
     s.data = qz_arena_alloc(arena, qz_stream_bytes(c, s.windows, s.length, type));
     int64_t most = s.batch * s.length;
+    qz_arena_mark mark = qz_arena_save(arena);
     float *buffer = qz_arena_array(arena, float, (size_t)(most * c->hidden));
     if (!s.data || !buffer) return qz_arena_failed(arena);
     for (int64_t i = 0; i < qz_stream_batches(&s); i++) {
@@ -61,6 +63,7 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
         QZ_TRY(qz_model_embed(model, w->ids + i * most, &residual));
         QZ_TRY(qz_stream_store(&s, i, &residual));
     }
+    qz_arena_restore(arena, mark);
     *out = s;
     return QZ_OK;
 }

@@ -2,6 +2,7 @@
  * over, and from the reopened folder at the end. */
 #include "calib/writer.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ struct qz_writer {
     qz_arena *arena;
     const char **plain; /* names of plain tensors, from the family, then passed-through ones */
     size_t plain_count;
-    qz_strmap *index;   /* plain name or module -> slot of print */
+    qz_strmap *index;            /* plain name, module or "<module>.bias" -> slot of print */
     char (*print)[QZ_HASH_TEXT]; /* "" until written */
     size_t slots;
 };
@@ -32,7 +33,9 @@ static qz_status add_slot(qz_writer *w, const char *name)
 
 static char *print_of(const qz_writer *w, const char *name)
 {
-    return w->print[qz_strmap_get(w->index, name, strlen(name))];
+    int64_t slot = qz_strmap_get(w->index, name, strlen(name));
+    assert(slot >= 0);
+    return w->print[slot];
 }
 
 /* Tensors of the source that the family does not know and the recipe passes through keep their stored type. */
@@ -58,7 +61,10 @@ static qz_status declare_linear(qz_writer *w, const qz_export_linear *l)
     if (!weight || !bias) return qz_arena_failed(w->arena);
     QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l)
                         : qz_shards_declare(w->shards, l->module, weight, plain, 2, (int64_t[]){l->n, l->k}));
-    return l->has_bias ? qz_shards_declare(w->shards, l->module, bias, plain, 1, &l->n) : QZ_OK;
+    QZ_TRY(add_slot(w, l->module));
+    if (!l->has_bias) return QZ_OK;
+    QZ_TRY(qz_shards_declare(w->shards, l->module, bias, plain, 1, &l->n));
+    return add_slot(w, bias);
 }
 
 /* In the order of the model: embeddings first, each layer's norms beside its linears. The order of declaration decides
@@ -68,13 +74,11 @@ static qz_status declare_all(qz_writer *w)
     const qz_export_plan *plan = w->args->plan;
     for (size_t i = 0; i < w->plain_count; i++) {
         const qz_stored *t = qz_ckpt_find(source_of(w), w->plain[i]);
-        QZ_TRY(qz_shards_declare(w->shards, w->plain[i], w->plain[i], stored_type(w, w->plain[i]), t->view.ndim, t->view.shape));
+        QZ_TRY(qz_shards_declare(w->shards, w->plain[i], w->plain[i], stored_type(w, w->plain[i]), t->view.ndim,
+                                 t->view.shape));
         QZ_TRY(add_slot(w, w->plain[i]));
     }
-    for (size_t i = 0; i < plan->linears; i++) {
-        QZ_TRY(declare_linear(w, &plan->linear[i]));
-        QZ_TRY(add_slot(w, plan->linear[i].module));
-    }
+    for (size_t i = 0; i < plan->linears; i++) QZ_TRY(declare_linear(w, &plan->linear[i]));
     return QZ_OK;
 }
 
@@ -83,7 +87,7 @@ static qz_status writer_open(qz_writer *w)
     const qz_recipe *recipe = w->args->recipe;
     QZ_TRY(qz_arena_new(&w->arena, "export"));
     QZ_TRY(qz_model_plain_names(w->args->model, &w->plain, &w->plain_count, w->arena));
-    size_t slots = w->plain_count + w->args->plan->linears;
+    size_t slots = w->plain_count + 2 * w->args->plan->linears;
     QZ_TRY(qz_strmap_new(&w->index, slots));
     w->print = qz_arena_calloc(w->arena, slots * sizeof *w->print);
     if (!w->print) return qz_arena_failed(w->arena);
@@ -117,13 +121,19 @@ void qz_writer_free(qz_writer *w)
     qz_free(w);
 }
 
-/* A finite value that the stored type cannot hold would silently become infinite. */
-static qz_status check_range(const char *name, const float *x, int64_t n, qz_dtype type)
+/* Nothing that is not finite is written: neither what the source held nor what float16 makes of a large value.
+ */
+static qz_status check_range(const char *name, const float *x, int64_t first, int64_t n, qz_dtype type)
 {
-    if (type != QZ_F16) return QZ_OK;
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabsf(x[i]) < 65520.0f))
-            return QZ_FAIL(QZ_NUMERIC, "%s holds %g, beyond float16's 65504: set export.dtype to \"bfloat16\"", name, x[i]);
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(x[i]))
+            return QZ_FAIL(QZ_NUMERIC, "%s holds %s at index %lld", name, isnan(x[i]) ? "NaN" : "an infinity",
+                           (long long)(first + i));
+        if (type == QZ_F16 && fabsf(x[i]) >= 65520.0f)
+            return QZ_FAIL(QZ_NUMERIC,
+                           "%s holds %g at index %lld, beyond float16's 65504: set export.dtype to \"bfloat16\"", name,
+                           x[i], (long long)(first + i));
+    }
     return QZ_OK;
 }
 
@@ -138,7 +148,7 @@ static qz_status write_parts(qz_writer *w, const char *name, const void *x, qz_d
     for (int64_t first = 0; first < n; first += PART) {
         int64_t count = n - first < PART ? n - first : PART;
         QZ_TRY(qz_convert(wide, QZ_F32, (const char *)x + (size_t)first * in, from, count));
-        QZ_TRY(check_range(name, wide, count, type));
+        QZ_TRY(check_range(name, wide, first, count, type));
         QZ_TRY(qz_convert(stored, type, wide, QZ_F32, count));
         qz_hasher_add(print, stored, (size_t)count * out);
         QZ_TRY(qz_shards_write_part(w->shards, name, (size_t)first * out, stored, (size_t)count * out));
@@ -146,20 +156,27 @@ static qz_status write_parts(qz_writer *w, const char *name, const void *x, qz_d
     return QZ_OK;
 }
 
-/* `print` may be NULL. */
 static qz_status write_values(qz_writer *w, const char *name, const void *x, qz_dtype from, int64_t n, char *print,
                               qz_arena *scratch)
 {
-    char unused[QZ_HASH_TEXT];
     qz_hasher *hasher;
     qz_arena_mark mark = qz_arena_save(scratch);
     float *wide = qz_arena_array(scratch, float, PART), *stored = qz_arena_array(scratch, float, PART);
     if (!wide || !stored) return qz_arena_failed(scratch);
     QZ_TRY(qz_hasher_new(&hasher));
     qz_status status = write_parts(w, name, x, from, n, hasher, wide, stored);
-    qz_hasher_finish(hasher, print ? print : unused);
+    qz_hasher_finish(hasher, print);
     qz_arena_restore(scratch, mark);
     return status;
+}
+
+/* A symmetric tensor has no zeros in memory; containers may store the middle code for it. */
+static void add_zeros(qz_hasher *h, const qz_qtensor *q, int64_t count)
+{
+    const qz_format_info *f = qz_format_of(q->scheme.format);
+    if (f->kind != QZ_KIND_INTEGER) return;
+    const uint8_t middle = (uint8_t)(1 << (f->bits - 1));
+    for (int64_t i = 0; i < count; i++) qz_hasher_add(h, q->zeros ? &q->zeros[i] : &middle, 1);
 }
 
 static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
@@ -169,7 +186,7 @@ static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
     QZ_TRY(qz_hasher_new(&h));
     qz_hasher_add(h, q->codes, (size_t)(q->rows * q->cols));
     qz_hasher_add(h, q->scales, (size_t)scales * sizeof *q->scales);
-    if (q->zeros) qz_hasher_add(h, q->zeros, (size_t)scales);
+    add_zeros(h, q, scales);
     qz_hasher_finish(h, out);
     return QZ_OK;
 }
@@ -179,7 +196,7 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
 {
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
-    if (l->has_bias) QZ_TRY(write_values(w, bias, linear->bias.data, QZ_F32, l->n, NULL, scratch));
+    if (l->has_bias) QZ_TRY(write_values(w, bias, linear->bias.data, QZ_F32, l->n, print_of(w, bias), scratch));
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     QZ_TRY(print_qtensor(print_of(w, l->module), q));
@@ -196,7 +213,8 @@ static qz_status copy_plain(qz_writer *w, const char *name, qz_arena *scratch)
 {
     const qz_stored *t = qz_ckpt_find(source_of(w), name);
     if (!passed_through(w, name))
-        return write_values(w, name, t->view.data, t->view.dtype, qz_tensor_count(&t->view), print_of(w, name), scratch);
+        return write_values(w, name, t->view.data, t->view.dtype, qz_tensor_count(&t->view), print_of(w, name),
+                            scratch);
     qz_hash_bytes(print_of(w, name), t->view.data, t->bytes);
     return qz_shards_write(w->shards, name, t->view.data, t->bytes);
 }
@@ -214,10 +232,10 @@ static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const c
 
 static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_export_linear *l, qz_arena *scratch)
 {
-    if (!l->quantized) {
-        const char *weight = suffixed(w, l->module, "weight");
-        return weight ? check_plain(w, written, weight, l->module) : qz_arena_failed(w->arena);
-    }
+    const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
+    if (!weight || !bias) return qz_arena_failed(w->arena);
+    if (l->has_bias) QZ_TRY(check_plain(w, written, bias, bias));
+    if (!l->quantized) return check_plain(w, written, weight, l->module);
     char print[QZ_HASH_TEXT];
     qz_qtensor q;
     qz_arena_mark mark = qz_arena_save(scratch);
@@ -225,7 +243,8 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
     QZ_TRY(print_qtensor(print, &q));
     qz_arena_restore(scratch, mark);
     if (strcmp(print, print_of(w, l->module)) != 0)
-        return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->args->folder, l->module);
+        return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->args->folder,
+                       l->module);
     return QZ_OK;
 }
 
@@ -234,7 +253,8 @@ static qz_status check_written(qz_writer *w, qz_arena *scratch)
     qz_ckpt *written;
     QZ_TRY_CTX(qz_ckpt_open(&written, w->args->folder), "reopening what was written");
     qz_status status = QZ_OK;
-    for (size_t i = 0; i < w->plain_count && status == QZ_OK; i++) status = check_plain(w, written, w->plain[i], w->plain[i]);
+    for (size_t i = 0; i < w->plain_count && status == QZ_OK; i++)
+        status = check_plain(w, written, w->plain[i], w->plain[i]);
     for (size_t i = 0; i < w->args->plan->linears && status == QZ_OK; i++)
         status = check_linear(w, written, &w->args->plan->linear[i], scratch);
     qz_ckpt_close(written);

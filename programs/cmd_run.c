@@ -81,7 +81,7 @@ static qz_status load_texts(run *r)
     double began = qz_seconds();
     QZ_TRY(load_calibration(r));
     QZ_TRY(load_evaluation(r));
-    qz_terminal_add_phase(&r->terminal, "tokenize", qz_seconds() - began);
+    qz_progress_book(r->progress, "tokenize", qz_seconds() - began);
     return qz_signals_check();
 }
 
@@ -176,7 +176,7 @@ static qz_status run_job(run *r, int *exit_code, double began)
     bool show_plan = !r->cli->quiet && !r->cli->json;
     if (show_plan) QZ_TRY(qz_job_print_plan(&r->job, r->cli));
     QZ_TRY(qz_job_fits(&r->job));
-    qz_terminal_add_phase(&r->terminal, "plan", qz_seconds() - began);
+    qz_progress_book(r->progress, "plan", qz_seconds() - began);
     QZ_TRY(qz_output_open(&r->output, r->job.recipe->output, r->cli->overwrite));
     QZ_TRY(work(r, &report, began));
     return finish(r, report, exit_code);
@@ -190,6 +190,7 @@ static qz_status run_with_report(run *r, int *exit_code)
     r->result.job = &r->job;
     r->result.report = r->report;
     r->result.terminal = &r->terminal;
+    r->result.progress = r->progress;
     qz_status status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
     qz_output_abandon(r->output);

@@ -112,7 +112,9 @@ static void put_costs(qz_json_writer *w, const qz_run_result *r)
 {
     const qz_terminal *t = r->terminal;
     qz_json_begin_object(w, "phases");
-    for (int i = 0; i < t->phases; i++) qz_json_put_double(w, t->phase[i].name, t->phase[i].seconds);
+    double seconds;
+    for (int i = 0; qz_progress_at(r->progress, i, &seconds); i++)
+        qz_json_put_double(w, qz_progress_at(r->progress, i, &seconds), seconds);
     qz_json_put_double(w, "total", r->seconds);
     qz_json_end(w);
     qz_json_begin_object(w, "memory");

@@ -67,10 +67,12 @@ static qz_status print_time(const qz_run_result *r, const qz_cli *cli)
 {
     char text[32];
     qz_table t = qz_table_new(cli->arena, 2);
-    for (int i = 0; i < r->terminal->phases; i++) {
+    double seconds;
+    for (int i = 0; qz_progress_at(r->progress, i, &seconds); i++) {
+        if (seconds < 0.005) continue; /* what its sections took is told by them */
         qz_table_row_add(&t);
-        qz_table_set(&t, 0, "  %s", r->terminal->phase[i].name);
-        qz_table_set(&t, 1, "%s", qz_text_seconds(text, r->terminal->phase[i].seconds));
+        qz_table_set(&t, 0, "  %s", qz_progress_at(r->progress, i, &seconds));
+        qz_table_set(&t, 1, "%s", qz_text_seconds(text, seconds));
     }
     qz_table_row_add(&t);
     qz_table_set(&t, 0, "time");

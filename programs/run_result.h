@@ -11,7 +11,8 @@ typedef enum qz_verdict { QZ_NOT_JUDGED, QZ_ACCEPTED, QZ_NOT_ACCEPTED } qz_verdi
 typedef struct qz_run_result {
     const qz_job *job;
     const qz_report *report;
-    const qz_terminal *terminal;                    /* phases and memory */
+    const qz_terminal *terminal;                    /* memory */
+    const qz_progress *progress;                    /* phases */
     const char *calibration_hash, *evaluation_hash; /* "" when there was none */
     bool evaluated;
     qz_perplexity original, quantized;

@@ -26,19 +26,6 @@ void qz_terminal_clear(qz_terminal *t)
     t->bar_shown = false;
 }
 
-void qz_terminal_add_phase(qz_terminal *t, const char *name, double seconds)
-{
-    int i = 0;
-    while (i < t->phases && strncmp(t->phase[i].name, name, sizeof t->phase[i].name - 1) != 0) i++;
-    if (i == QZ_TERMINAL_PHASES) return;
-    if (i == t->phases) {
-        snprintf(t->phase[i].name, sizeof t->phase[i].name, "%s", name);
-        t->phase[i].seconds = 0;
-        t->phases++;
-    }
-    t->phase[i].seconds += seconds;
-}
-
 static int terminal_width(FILE *err)
 {
     struct winsize size;
@@ -74,19 +61,11 @@ static void draw_bar(qz_terminal *t, const qz_progress_state *s)
     t->bar_shown = true;
 }
 
-/* Phases come again for every layer: a line when one is first met, when one took long, and now and then. */
-static bool is_new(const qz_terminal *t, const char *phase)
-{
-    for (int i = 0; i < t->phases; i++)
-        if (strncmp(t->phase[i].name, phase, sizeof t->phase[i].name - 1) == 0) return false;
-    return true;
-}
-
 static void print_line(qz_terminal *t, const qz_progress_state *s)
 {
     char text[48];
     double now = qz_seconds();
-    if (!s->finished && s->done == 0 && is_new(t, s->phase))
+    if (!s->finished && s->done == 0 && s->seconds < seconds_worth_a_line)
         fprintf(t->err, "%-12s started\n", s->phase);
     else if (s->finished && s->seconds >= seconds_worth_a_line)
         fprintf(t->err, "%-12s done in %s  %s\n", s->phase, qz_text_seconds(text, s->seconds), s->item);
@@ -111,6 +90,5 @@ int qz_terminal_progress(void *context, const qz_progress_state *state)
     qz_terminal *t = context;
     qz_memory_use_sample(&t->memory);
     if (!t->quiet) show(t, state);
-    if (state->finished) qz_terminal_add_phase(t, state->phase, state->seconds);
     return qz_signals_asked_to_stop();
 }

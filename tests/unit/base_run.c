@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/log.h"
+#include "base/parallel.h"
 #include "base/progress.h"
 #include "base/report.h"
 #include "base/rng.h"
@@ -157,6 +158,32 @@ Test(progress, estimates_from_what_is_done)
     check_ok(qz_progress_step(p, 3, "item"));
     qz_progress_end(p);
     cr_assert(last_estimate == 0);
+    qz_progress_free(p);
+}
+
+static void wait_for(double seconds)
+{
+    for (double end = qz_seconds() + seconds; qz_seconds() < end;) continue;
+}
+
+Test(progress, sections_share_out_the_seconds_of_a_phase)
+{
+    qz_progress *p;
+    check_ok(qz_progress_new(&p, NULL, NULL));
+    qz_progress_begin(p, "all", 2);
+    qz_progress_section(p, "one");
+    wait_for(0.02);
+    qz_progress_section(p, "two");
+    wait_for(0.01);
+    qz_progress_section(p, "one");
+    wait_for(0.02);
+    qz_progress_end(p);
+    cr_assert(qz_progress_seconds(p, "one") >= 0.04 && qz_progress_seconds(p, "two") >= 0.01);
+    cr_assert(qz_progress_seconds(p, "all") < 0.01, "%g", qz_progress_seconds(p, "all"));
+    qz_progress_book(p, "other", 3);
+    double seconds;
+    cr_assert_str_eq(qz_progress_at(p, 3, &seconds), "other");
+    cr_assert(seconds == 3 && qz_progress_at(p, 4, &seconds) == NULL);
     qz_progress_free(p);
 }
 
