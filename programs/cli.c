@@ -13,6 +13,7 @@ static const char *const run_options[] = {"model",   "output",    "data", "set",
 static const char *const plan_options[] = {"model", "output", "data", "set", "backend", "threads", "json", NULL};
 static const char *const eval_options[] = {"data",    "field",   "windows", "sequence-length", "pass-through",
                                            "backend", "threads", "json",    "quiet",           NULL};
+static const char *const decode_options[] = {"output", "pass-through", "backend", "threads", NULL};
 static const char *const json_option[] = {"json", NULL};
 static const char *const schema_options[] = {"markdown", NULL};
 
@@ -28,6 +29,9 @@ static const qz_command commands[] = {
      qz_cmd_plan},
     {"eval", "DIR", "perplexity of a model folder, plain or quantized",
      "Scores ids 1 to L-1 of windows of L ids (BOS first where the model has one).", 1, 1, eval_options, qz_cmd_eval},
+    {"decode", "DIR", "write a folder's weights as plain fp32 into one safetensors file",
+     "Quantized weights are dequantized. For tools that know no container, and to compare readers.", 1, 1, decode_options,
+     qz_cmd_decode},
     {"inspect", "DIR|FILE", "tensors, types, shapes, schemes and totals of a folder or a safetensors file", "", 1, 1,
      json_option, qz_cmd_inspect},
     {"list", "KIND", "what there is: methods, transforms, ranges, solvers, formats, containers, families, backends",

@@ -73,6 +73,7 @@ void qz_help_command(FILE *out, const qz_command *command);
 qz_status qz_cmd_run(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_plan(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_eval(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_decode(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_inspect(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_list(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_schema(qz_cli *cli, int *exit_code);
