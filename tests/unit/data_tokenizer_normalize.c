@@ -49,6 +49,13 @@ Test(data_tokenizer_normalize, later_characters_are_ordinary)
     check_normal("{\"type\": \"NFC\"}", "a\xe0\xb8\xae\xcc\x81\xcc\xa7", "a\xe0\xb8\xae\xcc\xa7\xcc\x81", true);
 }
 
+/* U+11A7 is a vowel and joins no syllable. */
+Test(data_tokenizer_normalize, hangul)
+{
+    check_normal("{\"type\": \"NFC\"}", "\xea\xb0\x9c\xe1\x86\xa7", "\xea\xb0\x9c\xe1\x86\xa7", true);
+    check_normal("{\"type\": \"NFC\"}", "\xea\xb0\x9c\xe1\x86\xa8", "\xea\xb0\x9d", true);
+}
+
 Test(data_tokenizer_normalize, lowercase_is_by_character)
 {
     check_normal("{\"type\": \"Lowercase\"}", "A\xc3\x89\xc4\xb0\xce\xa3\xc3\x9f", "a\xc3\xa9i\xcc\x87\xcf\x83\xc3\x9f",
