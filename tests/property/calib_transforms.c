@@ -57,7 +57,8 @@ static void forward(setup *s, float *out, bool gather)
     for (int i = 0; i < QZ_STAGES; i++) {
         if (i % 2 == 0) check_ok(qz_stage_input(s->model, &s->layer, (qz_stage)i, batch, &residual, NULL, &x[i]));
         if (gather) check_ok(qz_stats_add(&s->stats[i], qz_model_backend(s->model), &x[i]));
-        check_ok(qz_stage_apply(s->model, &s->layer, (qz_stage)i, batch, &x[i], &residual, i < 3 ? &x[i + 1] : NULL, s->arena));
+        check_ok(qz_stage_apply(s->model, &s->layer, (qz_stage)i, batch, &x[i], &residual, i < 3 ? &x[i + 1] : NULL,
+                                s->arena));
     }
     for (int i = 0; i < QZ_STAGES && gather; i++) check_ok(qz_stats_finish(&s->stats[i]));
 }
@@ -66,13 +67,24 @@ static void apply_transform(setup *s, const qz_transform *transform, qz_report *
 {
     qz_scheme scheme[QZ_ROLES];
     bool quantized[QZ_ROLES];
+    qz_search_weight ranges[QZ_ROLES];
+    const qz_range *minmax = qz_range_at((size_t)qz_plugins_find(qz_ranges(), "minmax"));
     qz_options options = qz_options_default(transform->plugin.options);
     for (int i = 0; i < QZ_ROLES; i++) {
         scheme[i] = (qz_scheme){.format = QZ_FORMAT_INT3, .piece_rows = 1, .piece_cols = 16, .scale_type = QZ_F16};
         quantized[i] = true;
+        ranges[i] = (qz_search_weight){.range = minmax, .range_options = qz_options_default(minmax->plugin.options)};
     }
-    qz_transform_args args = {.model = s->model, .layer = &s->layer, .stats = s->stats, .scheme = scheme, .quantized = quantized,
-                              .plain_type = QZ_BF16, .options = &options, .report = report, .seed = 0};
+    qz_transform_args args = {.model = s->model,
+                              .layer = &s->layer,
+                              .stats = s->stats,
+                              .scheme = scheme,
+                              .quantized = quantized,
+                              .ranges = ranges,
+                              .plain_type = QZ_BF16,
+                              .options = &options,
+                              .report = report,
+                              .seed = 0};
     check_ok(transform->apply(&args, s->arena));
 }
 
@@ -100,7 +112,8 @@ static void check_family(const char *name)
         apply_transform(&s, qz_transform_at(i), report);
         forward(&s, after, false);
         double difference = largest_difference(after, s.output, n);
-        cr_assert(difference < TOL_FOLD, "%s on %s: output moved by %g", qz_transform_at(i)->plugin.name, name, difference);
+        cr_assert(difference < TOL_FOLD, "%s on %s: output moved by %g", qz_transform_at(i)->plugin.name, name,
+                  difference);
         cr_assert(before != qz_f32(&s.layer.linear[QZ_ROLE_Q].weight)[0] || qz_report_count(report) > 0,
                   "%s on %s did nothing", qz_transform_at(i)->plugin.name, name);
         qz_report_free(report);

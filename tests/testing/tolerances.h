@@ -13,6 +13,7 @@
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
 #define TOL_FOLD 5e-5             /* of the output's rms; one fp32 product and quotient more for each weight */
+#define TOL_LAYER_ERROR 1e-4      /* relative; fp32 products of K terms against double ones, and of small differences */
 #define TOL_METHOD_LOSS 0.01     /* relative; golden/README.md, methods: within 1 % or better */
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */

@@ -1,0 +1,99 @@
+/* Recipe and model -> what is written: which linears, with which scheme; and what is refused, saying why. */
+#include "testing/calib_case.h"
+
+static void check_refused(const char *model, const char *const *sets, const char *part, const char *second)
+{
+    calib_case c = case_open(model, sets);
+    check_fails(QZ_ARG, part, qz_calib_export_plan(&c.plan, c.recipe, c.model, c.arena));
+    cr_assert(strstr(qz_error_message(), second), "\"%s\" is not in \"%s\"", second, qz_error_message());
+    case_close(&c);
+}
+
+Test(export_plan, has_every_linear_with_its_shape)
+{
+    calib_case c = case_open("qwen2", NULL);
+    case_plan(&c);
+    cr_assert(c.plan.linears == 2 * QZ_ROLES);
+    const qz_export_linear *k = &c.plan.linear[QZ_ROLES + QZ_ROLE_K], *down = &c.plan.linear[QZ_ROLE_DOWN];
+    cr_assert_str_eq(k->module, "model.layers.1.self_attn.k_proj");
+    cr_assert_str_eq(k->fused_as, "model.layers.1.self_attn.qkv_proj");
+    cr_assert(k->n == 32 && k->k == 64 && k->has_bias && k->quantized && k->layer == 1);
+    cr_assert(k->fused == c.plan.linear[QZ_ROLES + QZ_ROLE_V].fused && k->fused != c.plan.linear[QZ_ROLE_UP].fused);
+    cr_assert_str_eq(c.plan.linear[QZ_ROLE_UP].fused_as, "model.layers.0.mlp.gate_up_proj");
+    cr_assert(down->n == 64 && down->k == 128 && !down->has_bias && down->fused == -1 && !down->fused_as);
+    cr_assert(down->scheme.format == QZ_FORMAT_INT4 && down->scheme.piece_rows == 1 && down->scheme.piece_cols == 32);
+    case_close(&c);
+}
+
+/* What the container prefers, unless the recipe insists; scales must survive in the type that servers run in. */
+Test(export_plan, stores_scales_in_the_type_of_the_rest)
+{
+    calib_case c = case_open("llama", NULL);
+    case_plan(&c);
+    cr_assert(c.plan.plain_type == QZ_F16 && c.plan.linear[0].scheme.scale_type == QZ_F16);
+    case_close(&c);
+    c = case_open("llama", (const char *[]){"export.dtype=bfloat16", NULL});
+    case_plan(&c);
+    cr_assert(c.plan.plain_type == QZ_BF16 && c.plan.linear[0].scheme.scale_type == QZ_BF16);
+    case_close(&c);
+}
+
+Test(export_plan, skips_what_the_patterns_name)
+{
+    calib_case c = case_open(
+        "llama", (const char *[]){"weights.skip=[\"lm_head\", \"down_proj\", \"model.layers.1.mlp.*\"]", NULL});
+    case_plan(&c);
+    for (size_t i = 0; i < c.plan.linears; i++) {
+        size_t layer = i / QZ_ROLES, role = i % QZ_ROLES;
+        bool skipped = role == QZ_ROLE_DOWN || (layer == 1 && (role == QZ_ROLE_GATE || role == QZ_ROLE_UP));
+        cr_assert(c.plan.linear[i].quantized == !skipped, "%s", c.plan.linear[i].module);
+    }
+    case_close(&c);
+}
+
+Test(export_plan, refuses_a_group_that_does_not_divide)
+{
+    check_refused("llama", (const char *[]){"weights.group=48", NULL},
+                  "model.layers.0.self_attn.q_proj: 64 inputs do not divide into groups of 48; groups that fit: 32, 64",
+                  "container \"awq\"");
+    check_refused("llama", (const char *[]){"weights.group=128", NULL}, "model.layers.0.self_attn.q_proj", "32, 64");
+}
+
+/* down has 128 inputs, so 128 fits it alone. */
+Test(export_plan, allows_a_group_that_fits_what_is_not_skipped)
+{
+    calib_case c = case_open("llama", (const char *[]){"weights.group=128",
+                                                       "weights.skip=[\"lm_head\", \"?_proj\", \"q_proj\", \"k_proj\", "
+                                                       "\"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\"]",
+                                                       NULL});
+    case_plan(&c);
+    case_close(&c);
+}
+
+Test(export_plan, refuses_fused_linears_that_disagree)
+{
+    check_refused("llama", (const char *[]){"weights.skip=[\"lm_head\", \"k_proj\"]", NULL},
+                  "model.layers.0.self_attn.q_proj is quantized, but model.layers.0.self_attn.k_proj is not",
+                  "both or neither");
+    check_refused("llama", (const char *[]){"weights.skip=[\"lm_head\", \"model.layers.1.mlp.up_proj\"]", NULL},
+                  "model.layers.1.mlp.gate_proj is quantized, but model.layers.1.mlp.up_proj is not",
+                  "both or neither");
+}
+
+Test(export_plan, refuses_to_quantize_the_head)
+{
+    check_refused("llama", (const char *[]){"weights.skip=[]", NULL}, "weights.skip: lm_head is not listed",
+                  "add \"lm_head\"");
+}
+
+Test(export_plan, refuses_to_quantize_nothing)
+{
+    check_refused("llama", (const char *[]){"weights.skip=[\"*\"]", NULL}, "no linear is quantized", "awq");
+}
+
+Test(export_plan, refuses_what_the_container_cannot_hold)
+{
+    check_refused("llama", (const char *[]){"weights.format=int8", NULL}, "awq holds int4", "q_proj");
+    check_refused("llama", (const char *[]){"export.container=dense", NULL}, "\"dense\" can be read but not written",
+                  "export.container");
+}
