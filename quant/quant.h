@@ -52,8 +52,9 @@ typedef struct qz_solver {
 const qz_plugins *qz_solvers(void);
 const qz_solver *qz_solver_at(size_t i);
 
-/* Codes of round to nearest for the scales and zeros that are in `q`: the solver `rtn`, and the trial of every search. */
-void qz_round_to_nearest(qz_qtensor *q, const float *weight /* (N, K) */);
+/* Codes of round to nearest for the scales and zeros that are in `q`: the solver `rtn`, and the trial of every search.
+ */
+void qz_round_to_nearest(qz_qtensor *q, const qz_tensor *weight /* (N, K) */);
 
 /* tr((W - Q) G (W - Q)^T) and tr(W G W^T), exact over all rows; `q` NULL: loss of rounding nothing (0). */
 QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_backend *backend, const qz_tensor *weight,
@@ -63,11 +64,11 @@ QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_bac
 
 /* Lin et al. 2023, eq. 4-5: the s (K) that minimizes sum over the weights of |Q(W s) (x / s) - W x|^2, that is
  * tr(D G D^T) with D = Q(W s) / s - W; s = mean|x|^r (and, with weight_means, mean|x|^r / wm^(1-r)), r on a grid,
- * normalized by sqrt(max min). Candidates are compared with the range minmax, on a seeded subset of rows and a sketch of
- * G where the problem is large; then the winner and s = 1 are scored exactly, on all rows with the ranges that will
+ * normalized by sqrt(max min). Candidates are compared with the range minmax, on a seeded subset of rows and a sketch
+ * of G where the problem is large; then the winner and s = 1 are scored exactly, on all rows with the ranges that will
  * really be used, and the identity is kept when the winner is not better. */
 typedef struct qz_search_weight {
-    qz_tensor weight;           /* (N, K); the weights of one search share the input */
+    qz_tensor weight; /* (N, K); the weights of one search share the input */
     const qz_range *range;
     qz_options range_options;
 } qz_search_weight;
@@ -77,8 +78,8 @@ typedef struct qz_search_args {
     const qz_search_weight *weight; /* [weights] */
     int weights;
     const qz_stats *stats;
-    qz_scheme scheme;           /* pieces within rows: channel or group */
-    int grid;                   /* r = i / grid, i = 0 .. grid - 1 */
+    qz_scheme scheme; /* pieces within rows: channel or group */
+    int grid;         /* r = i / grid, i = 0 .. grid - 1 */
     bool weight_means;
     int64_t tie_heads, tie_groups, tie_size; /* K = tie_heads * tie_size; channels d of the heads h with equal
                                               * h / (tie_heads / tie_groups) share s; tie_groups 0: all are free */

@@ -1,5 +1,5 @@
-/* AWQ's clip search (Lin et al. 2023, section 4.1 and the published code): the largest magnitude of each group is shrunk
- * in steps, and the shrink that least disturbs the group's own output wins.
+/* AWQ's clip search (Lin et al. 2023, section 4.1 and the published code): the largest magnitude of each group is
+ * shrunk in steps, and the shrink that least disturbs the group's own output wins.
  *
  *     m_i = amax (1 - i / grid), i < grid * shrink;   e_i = Q(clamp(w, -m_i, m_i)) - w;   argmin_i e_i^T G_gg e_i
  *
@@ -7,14 +7,12 @@
  * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations, done for all candidates of a chunk
  * of rows at once. */
 #include <math.h>
-#include <string.h>
 
 #include "base/parallel.h"
-#include "numeric/floatgrid.h"
-#include "numeric/intgrid.h"
+#include "quant/piece.h"
 #include "quant/quant.h"
 
-enum { ROWS = 512 }; /* rows of a chunk */
+enum { ROWS = 512, ERRORS = 1 << 22 }; /* of a chunk at most */
 
 static const qz_option options[] = {
     QZ_OPTION_INT("grid", 20, 2, 100, "steps from the whole range to none"),
@@ -25,43 +23,14 @@ static const qz_option options[] = {
 typedef struct trial {
     const qz_tensor *weight;
     qz_qtensor *q;
+    const float *divisor; /* (K) of the statistics, or NULL */
     int grid, steps;
-    int64_t left, width;  /* columns of the group */
-    int64_t first, rows;  /* rows of the chunk */
-    float *error;         /* (steps, rows, width) */
-    double *loss;         /* (steps, rows) */
+    int64_t groups, chunk; /* pieces of a row, rows of a chunk */
+    int64_t left, width;   /* columns of the group */
+    int64_t first, rows;   /* rows of the chunk */
+    float *error;          /* (steps, rows, width) */
+    double *loss;          /* (steps, rows) */
 } trial;
-
-/* Scale and zero of a clipped group. */
-static void choose_clipped(qz_qtensor *q, int64_t piece, float lo, float hi, float limit)
-{
-    const qz_scheme *s = &q->scheme;
-    const qz_format_info *f = qz_format_of(s->format);
-    lo = lo < -limit ? -limit : lo;
-    hi = hi > limit ? limit : hi;
-    if (f->kind == QZ_KIND_FLOAT) {
-        q->scales[piece] = qz_float_scale(-lo > hi ? -lo : hi, s->format, s->scale_type);
-        return;
-    }
-    const qz_grid g = qz_grid_of(lo, hi, f->bits, s->symmetric, s->scale_type, s->zero_rule);
-    q->scales[piece] = g.scale;
-    if (q->zeros) q->zeros[piece] = (uint8_t)g.zero;
-}
-
-/* Clamping to [-m, m] before rounding gives the codes that rounding itself clamps to: the ends of the grid. */
-static void error_of(float *error, const float *w, int64_t count, const qz_qtensor *q, int64_t piece)
-{
-    const qz_scheme *s = &q->scheme;
-    const qz_format_info *f = qz_format_of(s->format);
-    const float scale = q->scales[piece];
-    if (f->kind == QZ_KIND_INTEGER) {
-        const qz_grid g = {scale, q->zeros ? q->zeros[piece] : 1 << (f->bits - 1), (1 << f->bits) - 1};
-        for (int64_t k = 0; k < count; k++) error[k] = qz_grid_decode(qz_grid_encode(w[k], g, s->zero_rule), g) - w[k];
-    } else {
-        for (int64_t k = 0; k < count; k++)
-            error[k] = qz_float_decode(qz_float_encode(w[k], scale, s->format), scale, s->format) - w[k];
-    }
-}
 
 static float limit_of(const trial *t, float lo, float hi, int step)
 {
@@ -69,68 +38,99 @@ static float limit_of(const trial *t, float lo, float hi, int step)
     return most * (1.0f - (float)step / (float)t->grid);
 }
 
+static void fit_clipped(const trial *t, int64_t piece, float lo, float hi, int step)
+{
+    const float limit = limit_of(t, lo, hi, step);
+    qz_piece_fit(t->q, piece, lo < -limit ? -limit : lo, hi > limit ? limit : hi);
+}
+
+/* Clamping to [-m, m] before rounding gives the codes that rounding itself clamps to: the ends of the grid.
+ * The Gram matrix of x / divisor is met by dividing the error: e^T (G / (s s^T)) e = (e / s)^T G (e / s). */
+static void error_of(float *error, const trial *t, const float *w, int64_t piece)
+{
+    const qz_scheme *s = &t->q->scheme;
+    const float scale = t->q->scales[piece];
+    if (qz_format_of(s->format)->kind == QZ_KIND_INTEGER) {
+        const qz_grid g = qz_piece_grid(t->q, piece);
+        for (int64_t k = 0; k < t->width; k++)
+            error[k] = qz_grid_decode(qz_grid_encode(w[k], g, s->zero_rule), g) - w[k];
+    } else {
+        for (int64_t k = 0; k < t->width; k++)
+            error[k] = qz_float_decode(qz_float_encode(w[k], scale, s->format), scale, s->format) - w[k];
+    }
+    if (t->divisor)
+        for (int64_t k = 0; k < t->width; k++) error[k] /= t->divisor[t->left + k];
+}
+
+static const float *row_of(const trial *t, int64_t row)
+{
+    return qz_f32(t->weight) + (t->first + row) * t->weight->stride[0] + t->left;
+}
+
 static void try_row(const trial *t, int64_t row, int64_t piece)
 {
-    const float *w = qz_f32(t->weight) + (t->first + row) * t->weight->stride[0] + t->left;
+    const float *w = row_of(t, row);
     float lo, hi;
     qz_range_of(&lo, &hi, w, t->width);
     for (int i = 0; i < t->steps; i++) {
-        choose_clipped(t->q, piece, lo, hi, limit_of(t, lo, hi, i));
-        error_of(t->error + ((int64_t)i * t->rows + row) * t->width, w, t->width, t->q, piece);
+        fit_clipped(t, piece, lo, hi, i);
+        error_of(t->error + ((int64_t)i * t->rows + row) * t->width, t, w, piece);
     }
 }
 
 static void keep_best(const trial *t, int64_t row, int64_t piece)
 {
-    const float *w = qz_f32(t->weight) + (t->first + row) * t->weight->stride[0] + t->left;
     int best = 0;
     for (int i = 1; i < t->steps; i++)
         if (t->loss[(int64_t)i * t->rows + row] < t->loss[(int64_t)best * t->rows + row]) best = i;
     float lo, hi;
-    qz_range_of(&lo, &hi, w, t->width);
-    choose_clipped(t->q, piece, lo, hi, limit_of(t, lo, hi, best));
+    qz_range_of(&lo, &hi, row_of(t, row), t->width);
+    fit_clipped(t, piece, lo, hi, best);
 }
 
-/* The group's block of the Gram matrix, contiguous, of x / divisor when a fold is being tried. */
-static void copy_block(float *block, const qz_stats *s, int64_t left, int64_t width)
-{
-    for (int64_t i = 0; i < width; i++)
-        for (int64_t j = 0; j < width; j++) {
-            float g = s->gram[(left + i) * s->k + left + j];
-            if (s->divisor) g = g / (s->divisor[left + i] * s->divisor[left + j]);
-            block[i * width + j] = g;
-        }
-}
-
-static qz_status choose_group(trial *t, const qz_backend *backend, const qz_tensor *block, int64_t group, int64_t groups)
+static qz_status choose_group(trial *t, const qz_backend *backend, const qz_tensor *gram, int64_t group)
 {
     const int64_t n = t->q->rows;
-    for (t->first = 0; t->first < n; t->first += ROWS) {
-        t->rows = n - t->first < ROWS ? n - t->first : ROWS;
+    for (t->first = 0; t->first < n; t->first += t->chunk) {
+        t->rows = n - t->first < t->chunk ? n - t->first : t->chunk;
         QZ_PARALLEL_FOR_STATIC
-        for (int64_t r = 0; r < t->rows; r++) try_row(t, r, (t->first + r) * groups + group);
+        for (int64_t r = 0; r < t->rows; r++) try_row(t, r, (t->first + r) * t->groups + group);
         qz_tensor error = qz_tensor_2d(t->error, QZ_F32, t->steps * t->rows, t->width);
         qz_tensor loss = qz_tensor_1d(t->loss, QZ_F64, t->steps * t->rows);
-        QZ_TRY(qz_op_quadratic_form(backend, &loss, &error, block));
-        for (int64_t r = 0; r < t->rows; r++) keep_best(t, r, (t->first + r) * groups + group);
+        QZ_TRY(qz_op_quadratic_form(backend, &loss, &error, gram));
+        for (int64_t r = 0; r < t->rows; r++) keep_best(t, r, (t->first + r) * t->groups + group);
     }
     return QZ_OK;
 }
 
+/* The group's diagonal block of the Gram matrix. */
+static qz_tensor block_of(const qz_stats *stats, const trial *t)
+{
+    qz_tensor gram = qz_tensor_2d(stats->gram + t->left * (stats->k + 1), QZ_F32, t->width, t->width);
+    gram.stride[0] = stats->k;
+    return gram;
+}
+
+/* Rows of a chunk, so that the errors of all candidates take little memory. */
+static int64_t chunk_of(const trial *t, int64_t width)
+{
+    const int64_t fit = ERRORS / (t->steps * width), rows = fit < ROWS ? fit : ROWS;
+    return rows < 1 ? 1 : rows < t->q->rows ? rows : t->q->rows;
+}
+
 static qz_status choose_all(trial *t, const qz_backend *backend, const qz_stats *stats, qz_arena *arena)
 {
-    const int64_t k = t->q->cols, width = t->q->scheme.piece_cols ? t->q->scheme.piece_cols : k;
-    const int64_t groups = qz_scheme_scale_cols(&t->q->scheme, k);
-    float *block = qz_arena_array(arena, float, (size_t)(width * width));
-    t->error = qz_arena_array(arena, float, (size_t)(t->steps * ROWS * width));
-    t->loss = qz_arena_array(arena, double, (size_t)(t->steps * ROWS));
-    if (!block || !t->error || !t->loss) return qz_arena_failed(arena);
-    for (int64_t g = 0; g < groups; g++) {
+    const int64_t k = t->q->cols, piece = t->q->scheme.piece_cols, width = piece && piece < k ? piece : k;
+    t->groups = qz_scheme_scale_cols(&t->q->scheme, k);
+    t->chunk = chunk_of(t, width);
+    t->error = qz_arena_array(arena, float, (size_t)(t->steps * t->chunk * width));
+    t->loss = qz_arena_array(arena, double, (size_t)(t->steps * t->chunk));
+    if (!t->error || !t->loss) return qz_arena_failed(arena);
+    for (int64_t g = 0; g < t->groups; g++) {
         t->left = g * width;
         t->width = k - t->left < width ? k - t->left : width;
-        copy_block(block, stats, t->left, t->width);
-        qz_tensor b = qz_tensor_2d(block, QZ_F32, t->width, t->width);
-        QZ_TRY(choose_group(t, backend, &b, g, groups));
+        const qz_tensor gram = block_of(stats, t);
+        QZ_TRY(choose_group(t, backend, &gram, g));
     }
     return QZ_OK;
 }
@@ -140,9 +140,8 @@ static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tenso
 {
     if (q->scheme.piece_rows != 1)
         return QZ_FAIL(QZ_UNSUPPORTED, "range clip needs pieces within rows (a group or a channel); use minmax");
-    trial t = {.weight = weight, .q = q, .grid = (int)qz_options_int(o, "grid")};
-    t.steps = (int)((double)t.grid * qz_options_number(o, "shrink"));
-    if (t.steps < 1) t.steps = 1;
+    trial t = {.weight = weight, .q = q, .divisor = stats->divisor, .grid = (int)qz_options_int(o, "grid")};
+    t.steps = (int)ceil((double)t.grid * qz_options_number(o, "shrink") - 1e-9);
     qz_arena *arena;
     QZ_TRY(qz_arena_new(&arena, "clip search"));
     qz_status status = choose_all(&t, backend, stats, arena);
@@ -153,8 +152,8 @@ static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tenso
 extern const qz_range qz_range_minmax;
 
 const qz_range qz_range_clip = {
-    .plugin = {"clip", "shrinks the range of each group to where its output error is least", "Lin et al. 2023, published code",
-               options},
+    .plugin = {"clip", "shrinks the range of each group to where its output error is least",
+               "Lin et al. 2023, published code", options},
     .needs = QZ_NEED_GRAM,
     .for_products = &qz_range_minmax,
     .choose = choose,

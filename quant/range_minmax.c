@@ -1,11 +1,11 @@
 /* The range of a piece as it is: smallest and largest weight, 0 included. */
 #include "base/parallel.h"
-#include "numeric/floatgrid.h"
-#include "numeric/intgrid.h"
+#include "quant/piece.h"
 #include "quant/quant.h"
 
 /* Rows [first, last) and columns [left, right) of one piece. */
-static void range_of_piece(float *lo, float *hi, const qz_tensor *w, int64_t first, int64_t last, int64_t left, int64_t right)
+static void range_of_piece(float *lo, float *hi, const qz_tensor *w, int64_t first, int64_t last, int64_t left,
+                           int64_t right)
 {
     *lo = *hi = 0;
     for (int64_t n = first; n < last; n++) {
@@ -14,19 +14,6 @@ static void range_of_piece(float *lo, float *hi, const qz_tensor *w, int64_t fir
         if (low < *lo) *lo = low;
         if (high > *hi) *hi = high;
     }
-}
-
-static void choose_piece(qz_qtensor *q, int64_t piece, float lo, float hi)
-{
-    const qz_scheme *s = &q->scheme;
-    const qz_format_info *f = qz_format_of(s->format);
-    if (f->kind == QZ_KIND_FLOAT) {
-        q->scales[piece] = qz_float_scale(-lo > hi ? -lo : hi, s->format, s->scale_type);
-        return;
-    }
-    const qz_grid g = qz_grid_of(lo, hi, f->bits, s->symmetric, s->scale_type, s->zero_rule);
-    q->scales[piece] = g.scale;
-    if (q->zeros) q->zeros[piece] = (uint8_t)g.zero;
 }
 
 static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
@@ -43,7 +30,7 @@ static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tenso
             const int64_t right = (j + 1) * width < q->cols ? (j + 1) * width : q->cols;
             float lo, hi;
             range_of_piece(&lo, &hi, weight, i * height, last, j * width, right);
-            choose_piece(q, i * cols + j, lo, hi);
+            qz_piece_fit(q, i * cols + j, lo, hi);
         }
     return QZ_OK;
 }

@@ -5,17 +5,19 @@
  *     exact    the winner and s = 1, on all rows, with the ranges that will be used
  *
  * An exact loss costs N K^2 operations, at K = 8192 more than the forward that gathered G: hence the two. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/parallel.h"
+#include "numeric/intgrid.h"
 #include "quant/quant.h"
 
 enum { ROWS = 512, SAMPLE = 256 };
 #define SMALL 2e10 /* operations of a grid that are done without sampling */
 
 typedef struct candidate {
-    int step;           /* r = step / grid */
+    int step; /* r = step / grid */
     bool weight_means;
     double loss;
 } candidate;
@@ -28,7 +30,7 @@ typedef struct search {
     float *scale;    /* (K) of the candidate */
     float *sample;   /* (sampled, K) */
     int64_t sampled;
-    bool sketch;     /* judge on the reservoir instead of G */
+    bool sketch; /* judge on the reservoir instead of G */
 } search;
 
 /* ---- the two means ---- */
@@ -46,31 +48,39 @@ static void tie(const qz_search_args *a, double *v)
         }
 }
 
-/* Adds |w| / (largest of the group + 1e-6) of one row. */
-static void add_row_means(double *sum, const float *w, int64_t k, int64_t group)
+/* Adds |w| / (largest of the group + 1e-6) of one row of a group. */
+static void add_row_means(double *sum, const float *w, int64_t width)
 {
-    for (int64_t left = 0; left < k; left += group) {
-        const int64_t right = left + group < k ? left + group : k;
-        float most = 0;
-        for (int64_t j = left; j < right; j++) most = fabsf(w[j]) > most ? fabsf(w[j]) : most;
-        for (int64_t j = left; j < right; j++) sum[j] += (double)(fabsf(w[j]) / (most + 1e-6f));
-    }
+    float lo, hi;
+    qz_range_of(&lo, &hi, w, width);
+    const float most = (-lo > hi ? -lo : hi) + 1e-6f;
+    for (int64_t j = 0; j < width; j++) sum[j] += (double)(fabsf(w[j]) / most);
 }
 
-static void find_means(search *s)
+static void find_weight_means(search *s)
 {
     const qz_search_args *a = s->a;
     const int64_t group = a->scheme.piece_cols ? a->scheme.piece_cols : s->k;
     memset(s->w, 0, (size_t)s->k * sizeof *s->w);
-    for (int i = 0; i < a->weights; i++)
-        for (int64_t n = 0; n < a->weight[i].weight.shape[0]; n++)
-            add_row_means(s->w, qz_f32(&a->weight[i].weight) + n * a->weight[i].weight.stride[0], s->k, group);
-    for (int64_t j = 0; j < s->k; j++) {
-        s->w[j] /= (double)s->rows;
-        s->x[j] = a->stats->abssum[j] / (double)(a->stats->tokens ? a->stats->tokens : 1);
+    QZ_PARALLEL_FOR
+    for (int64_t left = 0; left < s->k; left += group) {
+        const int64_t width = s->k - left < group ? s->k - left : group;
+        for (int i = 0; i < a->weights; i++) {
+            const qz_tensor *w = &a->weight[i].weight;
+            for (int64_t n = 0; n < w->shape[0]; n++)
+                add_row_means(s->w + left, qz_f32(w) + n * w->stride[0] + left, width);
+        }
+        for (int64_t j = left; j < left + width; j++) s->w[j] /= (double)s->rows;
     }
     tie(a, s->w);
-    tie(a, s->x);
+}
+
+static void find_means(search *s)
+{
+    const qz_stats *stats = s->a->stats;
+    for (int64_t j = 0; j < s->k; j++) s->x[j] = stats->abssum[j] / (double)(stats->tokens ? stats->tokens : 1);
+    tie(s->a, s->x);
+    if (s->a->weight_means) find_weight_means(s);
 }
 
 /* s of a candidate: powers of the means, at least 1e-4, centred so that sqrt(max min) = 1. */
@@ -106,7 +116,7 @@ static qz_status trial_error(float *d, const search *s, const qz_search_weight *
         for (int64_t j = 0; j < k; j++) d[i * k + j] = w[i * stride + j] * scale[j];
     qz_tensor scaled = qz_tensor_2d(d, QZ_F32, n, k);
     QZ_TRY(weight->range->choose(&q, s->a->backend, &scaled, &seen, &weight->range_options));
-    qz_round_to_nearest(&q, d);
+    qz_round_to_nearest(&q, &scaled);
     QZ_PARALLEL_FOR_STATIC
     for (int64_t i = 0; i < n; i++) {
         qz_qtensor_dequantize(d + i * k, &q, i, 1);
@@ -159,7 +169,8 @@ static qz_status take_sample(search *s, qz_arena *scratch)
     qz_rng_seed(&rng, a->seed, (uint64_t)s->k);
     s->sample = qz_arena_array(scratch, float, (size_t)(s->sampled * s->k));
     if (!s->sample) return qz_arena_failed(scratch);
-    const double step = (double)s->rows / (double)s->sampled, start = qz_rng_double(&rng) * step;
+    const double step = (double)s->rows / (double)s->sampled;
+    const double start = s->sampled < s->rows ? qz_rng_double(&rng) * step : 0;
     int64_t taken = 0, before = 0;
     for (int i = 0; i < a->weights; i++) {
         const qz_tensor *w = &a->weight[i].weight;
@@ -209,7 +220,8 @@ static qz_status exact_loss(double *loss, const search *s, qz_arena *scratch)
         const qz_tensor *w = &s->a->weight[i].weight;
         for (int64_t first = 0; first < w->shape[0]; first += ROWS) {
             const int64_t n = w->shape[0] - first < ROWS ? w->shape[0] - first : ROWS;
-            QZ_TRY(rows_loss(loss, s, &s->a->weight[i], false, qz_f32(w) + first * w->stride[0], w->stride[0], n, scratch));
+            QZ_TRY(rows_loss(loss, s, &s->a->weight[i], false, qz_f32(w) + first * w->stride[0], w->stride[0], n,
+                             scratch));
         }
     }
     return QZ_OK;
@@ -219,6 +231,7 @@ static qz_status search_new(search *s, const qz_search_args *a, float *scale, qz
 {
     *s = (search){.a = a, .k = a->stats->k, .scale = scale};
     for (int i = 0; i < a->weights; i++) s->rows += a->weight[i].weight.shape[0];
+    assert(!a->stats->divisor && (!a->tie_groups || a->tie_heads * a->tie_size == s->k));
     if (a->scheme.piece_rows != 1)
         return QZ_FAIL(QZ_UNSUPPORTED, "the scale search needs pieces within rows (a group or a channel)");
     s->x = qz_arena_array(scratch, double, (size_t)s->k);

@@ -9,10 +9,12 @@
 uint64_t qz_stats_bytes(int64_t k, int64_t reservoir_capacity)
 {
     const uint64_t c = (uint64_t)k;
-    return c * c * sizeof(float) + c * (sizeof(float) + sizeof(double)) + (uint64_t)reservoir_capacity * c * sizeof(float);
+    return c * c * sizeof(float) + c * (sizeof(float) + sizeof(double)) +
+           (uint64_t)reservoir_capacity * c * sizeof(float);
 }
 
-qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream, qz_arena *arena)
+qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream,
+                       qz_arena *arena)
 {
     *out = (qz_stats){.k = k, .reservoir_capacity = reservoir_capacity};
     out->gram = qz_arena_calloc(arena, qz_array_bytes((size_t)(k * k), sizeof *out->gram));

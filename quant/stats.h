@@ -13,7 +13,7 @@
 #include "kernels/kernels.h"
 
 typedef struct qz_stats {
-    int64_t k;        /* channels */
+    int64_t k; /* channels */
     int64_t tokens;
     float *gram;      /* (K, K) lower triangle; the upper is zero until qz_stats_finish mirrors it */
     float *absmax;    /* (K) */
@@ -25,8 +25,8 @@ typedef struct qz_stats {
 } qz_stats;
 
 /* Zeroed, from `arena`; capacity 0: no reservoir. */
-QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream,
-                                    qz_arena *arena);
+QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed,
+                                    uint64_t stream, qz_arena *arena);
 /* Adds the rows of x (T, K). */
 QZ_NODISCARD qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x);
 /* Mirrors the lower triangle into the upper. Non-finite statistics are QZ_NUMERIC naming the channel. */
