@@ -34,33 +34,37 @@ static bool is_usual(int64_t group, const int64_t *usual)
     return false;
 }
 
-/* "32, 64, 96, 192, 288, 576": divisors of k that are multiples of 32, the usual ones first. */
+/* "32, 64, or the whole row": the usual groups that divide k. */
 static void list_groups(char *out, size_t size, int64_t k, const int64_t *usual)
 {
     size_t n = 0;
-    for (int pass = 1; pass >= 0; pass--)
-        for (int64_t g = 32; g <= k && n < size; g += 32)
-            if (k % g == 0 && is_usual(g, usual) == (pass == 1))
-                n += (size_t)snprintf(out + n, size - n, "%s%lld", n ? ", " : "", (long long)g);
-    if (n == 0) snprintf(out, size, "only the whole row (0)");
+    for (; *usual && n < size; usual++)
+        if (k % *usual == 0) n += (size_t)snprintf(out + n, size - n, "%lld, ", (long long)*usual);
+    if (n < size) snprintf(out + n, size - n, "%sthe whole row (\"channel\")", n ? "or " : "");
+}
+
+/* Layers repeat: the first linear of each width speaks for the others. */
+static bool is_told(qz_reasons *r, int64_t k)
+{
+    for (int i = 0; i < r->widths; i++)
+        if (r->width[i] == k) return true;
+    if (r->widths < QZ_REASONS_WIDTHS) r->width[r->widths++] = k;
+    return false;
 }
 
 void qz_reasons_group(qz_reasons *r, const qz_export_linear *l, const int64_t *usual)
 {
     int64_t group = l->scheme.piece_cols;
     if (group == 0 || group == l->k) return;
+    if ((l->k % group == 0 && is_usual(group, usual)) || is_told(r, l->k)) return;
     char text[120];
-    if (l->k % group) {
-        list_groups(text, sizeof text, l->k, usual);
+    list_groups(text, sizeof text, l->k, usual);
+    if (l->k % group)
         qz_reasons_add(r, "%s: %lld inputs do not divide into groups of %lld; groups that fit: %s", l->module,
                        (long long)l->k, (long long)group, text);
-    } else if (!is_usual(group, usual)) {
-        size_t n = 0;
-        for (const int64_t *g = usual; *g && n < sizeof text; g++)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%lld, ", (long long)*g);
-        qz_reasons_add(r, "%s: found groups of %lld; readers of %s take %sor the whole row (0)", l->module,
+    else
+        qz_reasons_add(r, "%s: found groups of %lld, which readers of %s do not take; groups that fit: %s", l->module,
                        (long long)group, r->container, text);
-    }
 }
 
 bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b)
