@@ -313,7 +313,7 @@ Test(awq, fused_linears_and_one_group_size)
 Test(awq, many_reasons_are_counted)
 {
     qz_export_linear l[100];
-    for (int i = 0; i < 100; i++) l[i] = linear("model.layers.0.self_attn.q_proj", 576, 576, 128);
+    for (int i = 0; i < 100; i++) l[i] = linear("model.layers.0.self_attn.q_proj", 571, 576, 64);
     check_fails(QZ_UNSUPPORTED, "more", express(l, 100));
     const char *message = qz_error_message();
     size_t lines = 0;
