@@ -32,7 +32,7 @@ void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dt
     float *w = qz_f32(&layer->norm[norm]);
     for (int64_t i = 0; i < layer->norm[norm].shape[0]; i++) {
         float before = w[i], stored = round_to(before / scale[i], plain_type);
-        if (before == 0.0f || stored == 0.0f || !isfinite(stored)) {
+        if (stored == 0.0f || !isfinite(stored)) { /* a norm of zero too */
             scale[i] = 1.0f;
             continue;
         }
@@ -43,8 +43,8 @@ void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dt
         if (qz_role_stage((qz_role)role) == stage) scale_columns(&layer->linear[role].weight, scale);
 }
 
-void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads, int64_t groups,
-                    int64_t size)
+void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads,
+                    int64_t groups, int64_t size)
 {
     const qz_tensor *w = &layer->linear[producer].weight;
     const qz_tensor *bias = &layer->linear[producer].bias;

@@ -166,6 +166,70 @@ Test(calib_run, depends_on_the_text)
     case_close(&c);
 }
 
+/* ---- what the next layer sees ---- */
+
+static const qz_ckpt *quantized_first_layer;
+
+/* Puts the dequantized numbers of a checkpoint in the place of layer 0's linears. */
+static void dequantize_first_layer(const char *name, float *x, int64_t count)
+{
+    char module[128];
+    qz_arena *arena;
+    const size_t n = strlen(name) - strlen(".weight");
+    if (strncmp(name, "model.layers.0.", 15) != 0 || !strstr(name, "_proj.weight")) return;
+    snprintf(module, sizeof module, "%.*s", (int)n, name);
+    int64_t k = strstr(name, "down_proj") ? 128 : 64;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_ckpt_read_weight(quantized_first_layer, module, count / k, k, x, arena));
+    qz_arena_free(arena);
+}
+
+/* Bytes of layer 1 in which the two folders differ. */
+static int64_t differences(const char *a, const char *b)
+{
+    qz_ckpt *x, *y;
+    int64_t sum = 0;
+    check_ok(qz_ckpt_open(&x, a));
+    check_ok(qz_ckpt_open(&y, b));
+    for (size_t i = 0; i < qz_ckpt_count(x); i++) {
+        const qz_stored *s = qz_ckpt_at(x, i), *t = qz_ckpt_find(y, s->name);
+        if (!strstr(s->name, "layers.1.")) continue;
+        cr_assert(t && t->bytes == s->bytes, "%s", s->name);
+        for (uint64_t j = 0; j < s->bytes; j++)
+            sum += ((const char *)s->view.data)[j] != ((const char *)t->view.data)[j];
+    }
+    qz_ckpt_close(x);
+    qz_ckpt_close(y);
+    return sum;
+}
+
+/* Layer 1 is quantized for the output of the quantized layer 0: the same as when a layer 0 of those very numbers is
+ * left alone, and another than when the original layer 0 is. */
+Test(calib_run, feeds_each_layer_what_the_quantized_ones_before_give)
+{
+    static const char *const quantize[] = {"transforms=[]", NULL};
+    static const char *const leave[] = {"transforms=[]", "weights.skip=[\"lm_head\", \"model.layers.0.*\"]", NULL};
+    const char *quantized = case_folder("quantized"), *model = case_folder("dequantized");
+    const char *same = case_folder("same"), *other = case_folder("other");
+    calib_case c = case_open("llama", quantize);
+    qz_ckpt *written;
+    run_into(&c, quantized);
+    case_close(&c);
+    check_ok(qz_ckpt_open(&written, quantized));
+    quantized_first_layer = written;
+    case_copy_llama(model, dequantize_first_layer, NULL);
+    qz_ckpt_close(written);
+    c = case_open_folder(model, leave, NULL);
+    run_into(&c, same);
+    case_close(&c);
+    c = case_open("llama", leave);
+    run_into(&c, other);
+    case_close(&c);
+    int64_t few = differences(quantized, same), many = differences(quantized, other);
+    cr_assert(many > 0 && few * 10 < many, "%lld bytes differ, %lld from the original", (long long)few,
+              (long long)many);
+}
+
 /* ---- what goes wrong ---- */
 
 static void check_no_weights(const char *folder, qz_arena *arena)
