@@ -47,7 +47,8 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
     if (!linear) return qz_arena_failed(arena);
 
     if (!qz_patterns_match(&recipe->weights.skip, "lm_head"))
-        return QZ_FAIL(QZ_ARG, "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
+        return QZ_FAIL(QZ_ARG,
+                       "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
     qz_dtype plain = plain_type_of(recipe, container, model);
     /* Servers widen or narrow scales to the type they run in: in bf16 the scale must be a bf16 number to survive. */
     qz_scheme scheme = qz_recipe_scheme(recipe, plain == QZ_BF16 ? QZ_BF16 : QZ_F16);
@@ -55,7 +56,8 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
         for (int role = 0; role < QZ_ROLES; role++) {
             qz_export_linear *l = &linear[i * QZ_ROLES + role];
             fill_linear(l, recipe, model, (int)i, (qz_role)role, &scheme);
-            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, (qz_role)role, arena))) return qz_arena_failed(arena);
+            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, (qz_role)role, arena)))
+                return qz_arena_failed(arena);
         }
     *out = (qz_export_plan){.linear = linear, .linears = count, .plain_type = plain};
     if (!container->can_express)

@@ -13,7 +13,7 @@ void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dt
 /* Rows (and bias) of one linear -> the input channels of another. `scale` (K of the consumer); the consumer's channel
  * of head h and position d comes from the producer's row of head h / (heads / groups) and position d, with
  * K = heads * size; heads = groups = 1 and size = K is the plain case. Tied channels must hold equal factors. */
-void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads, int64_t groups,
-                    int64_t size);
+void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads,
+                    int64_t groups, int64_t size);
 
 #endif

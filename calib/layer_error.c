@@ -18,7 +18,8 @@ qz_status qz_layer_error(double *error, const qz_backend *backend, const qz_tens
     *error = 0;
     if (!rows) return QZ_OK;
     qz_arena_mark mark = qz_arena_save(scratch);
-    float *tile = qz_arena_array(scratch, float, (size_t)(TILE * k)), *out = qz_arena_array(scratch, float, (size_t)(rows * TILE));
+    float *tile = qz_arena_array(scratch, float, (size_t)(TILE * k)),
+          *out = qz_arena_array(scratch, float, (size_t)(rows * TILE));
     if (!tile || !out) return qz_arena_failed(scratch);
     qz_tensor x = qz_tensor_2d(stats->reservoir, QZ_F32, rows, k);
     for (int64_t first = 0; first < q->rows; first += TILE) {

@@ -255,16 +255,21 @@ static qz_status check_written(qz_writer *w, qz_arena *scratch)
     qz_status status = QZ_OK;
     for (size_t i = 0; i < w->plain_count && status == QZ_OK; i++)
         status = check_plain(w, written, w->plain[i], w->plain[i]);
-    for (size_t i = 0; i < w->args->plan->linears && status == QZ_OK; i++)
-        status = check_linear(w, written, &w->args->plan->linear[i], scratch);
+    for (size_t i = 0; i < w->args->plan->linears && status == QZ_OK; i++) {
+        const qz_export_linear *l = &w->args->plan->linear[i];
+        status = check_linear(w, written, l, scratch);
+        if (status == QZ_OK) status = qz_progress_step(w->args->progress, 0, l->module);
+    }
     qz_ckpt_close(written);
     return status;
 }
 
 qz_status qz_writer_finish(qz_writer *w, qz_arena *scratch)
 {
-    for (size_t i = 0; i < w->plain_count; i++)
+    for (size_t i = 0; i < w->plain_count; i++) {
+        QZ_TRY(qz_progress_step(w->args->progress, 0, w->plain[i]));
         if (!*print_of(w, w->plain[i])) QZ_TRY(copy_plain(w, w->plain[i], scratch));
+    }
     QZ_TRY(qz_shards_finish(w->shards));
     QZ_TRY(qz_export_side_files(w->args->folder, source_of(w), w->container, w->args->plan));
     return check_written(w, scratch);

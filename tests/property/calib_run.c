@@ -261,26 +261,29 @@ Test(calib_run, names_layer_and_token_of_an_overflow)
     case_close(&c);
 }
 
-/* Interrupts at its n-th call. A progress calls back at most ten times a second, so the answers are slow. */
+/* Interrupts at its n-th call in a phase (NULL: any). A progress calls back at most ten times a second, so the answers
+ * are slow. */
 typedef struct stopper {
+    const char *phase;
     int after, calls;
 } stopper;
 
 static int stop_later(void *context, const qz_progress_state *state)
 {
     stopper *s = context;
+    if (s->phase && strcmp(state->phase, s->phase) != 0) return 0;
     nanosleep(&(struct timespec){.tv_nsec = 110 * 1000 * 1000}, NULL);
     return s->calls++ >= s->after;
 }
 
-static void check_interrupt(int after)
+static void check_interrupt(const char *phase, int after)
 {
     char name[32];
-    snprintf(name, sizeof name, "interrupt-%d", after);
+    snprintf(name, sizeof name, "interrupt-%s-%d", phase ? phase : "any", after);
     const char *out = case_folder(name);
     calib_case c = case_open("llama", NULL);
     qz_progress *progress;
-    stopper s = {.after = after};
+    stopper s = {.phase = phase, .after = after};
     check_ok(qz_progress_new(&progress, stop_later, &s));
     case_plan(&c);
     qz_calib_args args = case_args(&c, out, progress);
@@ -294,7 +297,8 @@ static void check_interrupt(int after)
 
 Test(calib_run, stops_when_asked_and_leaves_no_file)
 {
-    for (int after = 0; after < 6; after++) check_interrupt(after);
+    for (int after = 0; after < 6; after++) check_interrupt(NULL, after);
+    check_interrupt("write", 0);
 }
 
 /* Each allocation in turn fails: a message, no leak (ASan looks), no file. */
