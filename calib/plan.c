@@ -84,11 +84,10 @@ static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
 static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
 {
     const qz_ckpt *source = qz_model_ckpt(m);
-    double bits = 0, weights = 0, linear_weights = 0;
+    double bits = 0, weights = 0;
     for (size_t i = 0; i < e->linears; i++) {
         const qz_export_linear *l = &e->linear[i];
         double count = (double)l->n * (double)l->k;
-        linear_weights += count;
         if (!l->quantized) continue;
         weights += count;
         bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
