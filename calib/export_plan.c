@@ -38,6 +38,15 @@ static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_m
     l->layer = layer;
 }
 
+/* Rounding twice is worse than once, and what the first rounding lost cannot come back. */
+static qz_status check_source(const qz_ckpt *source)
+{
+    const qz_container *container = qz_ckpt_container(source);
+    if (!container->read_scheme) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "model: %s is quantized already (container \"%s\"): give the original model",
+                   qz_ckpt_folder(source), container->plugin.name);
+}
+
 qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model, qz_arena *arena)
 {
     const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
@@ -45,6 +54,7 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
     size_t count = (size_t)config->layers * QZ_ROLES;
     qz_export_linear *linear = qz_arena_array(arena, qz_export_linear, count);
     if (!linear) return qz_arena_failed(arena);
+    QZ_TRY(check_source(qz_model_ckpt(model)));
 
     if (!qz_patterns_match(&recipe->weights.skip, "lm_head"))
         return QZ_FAIL(QZ_ARG,

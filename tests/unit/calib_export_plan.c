@@ -97,3 +97,27 @@ Test(export_plan, refuses_what_the_container_cannot_hold)
     check_refused("llama", (const char *[]){"export.container=dense", NULL}, "\"dense\" can be read but not written",
                   "export.container");
 }
+
+/* A config that says awq, and weights that are plain: enough to be taken for a quantized folder. */
+Test(export_plan, refuses_a_model_that_is_quantized_already)
+{
+    static const char block[] =
+        ", \"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 32}}";
+    const char *folder = case_folder("quantized");
+    case_copy_llama(folder, NULL, NULL);
+    qz_arena *arena;
+    char *text;
+    size_t size;
+    check_ok(qz_arena_new(&arena, "test"));
+    char *path = qz_path_join(arena, folder, "config.json");
+    check_ok(qz_file_read(&text, &size, path, 1 << 20, arena));
+    char *end = strrchr(text, '}');
+    *end = '\0';
+    text = qz_arena_printf(arena, "%s%s", text, block);
+    test_write_file(path, text, strlen(text));
+    qz_arena_free(arena);
+    calib_case c = case_open_folder(folder, NULL, NULL);
+    check_fails(QZ_ARG, "is quantized already (container \"awq\"): give the original model",
+                qz_calib_export_plan(&c.plan, c.recipe, c.model, c.arena));
+    case_close(&c);
+}
