@@ -18,5 +18,6 @@
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */
+#define TOL_GRAM 1e-5            /* of the sum of magnitudes; fp32 sums over tokens, in another order when split */
 
 #endif

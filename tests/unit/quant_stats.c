@@ -1,0 +1,123 @@
+/* Statistics against sums in double, the reservoir, folds, and what is refused. */
+#include "quant/stats.h"
+
+#include <math.h>
+
+#include "testing/quant_case.h"
+#include "testing/tolerances.h"
+
+Test(stats, are_the_sums)
+{
+    quant_case c = quant_case_new(1, 70, 50, 1);
+    const float *x = qz_f32(&c.x);
+    for (int64_t i = 0; i < 70; i++) {
+        double abssum = 0, absmax = 0;
+        for (int64_t t = 0; t < 50; t++) abssum += fabs(x[t * 70 + i]), absmax = fmax(absmax, fabs(x[t * 70 + i]));
+        cr_assert(c.stats.absmax[i] == absmax && fabs(c.stats.abssum[i] - abssum) <= TOL_SAME_FP64 * abssum);
+        for (int64_t j = 0; j < 70; j++) {
+            double g = 0, size = 0;
+            for (int64_t t = 0; t < 50; t++) g += (double)x[t * 70 + i] * x[t * 70 + j];
+            for (int64_t t = 0; t < 50; t++) size += fabs((double)x[t * 70 + i] * x[t * 70 + j]);
+            cr_assert(fabs(c.stats.gram[i * 70 + j] - g) <= TOL_GRAM * size, "gram (%ld, %ld)", (long)i, (long)j);
+            cr_assert(c.stats.gram[i * 70 + j] == c.stats.gram[j * 70 + i], "mirrored");
+        }
+    }
+    cr_assert(c.stats.tokens == 50);
+    quant_case_free(&c);
+}
+
+Test(stats, rescaled_are_those_of_rescaled_data)
+{
+    enum { K = 40 };
+    quant_case c = quant_case_new(1, K, 60, 2);
+    float scale[K];
+    qz_stats of_data;
+    for (int j = 0; j < K; j++) scale[j] = (float)exp(qz_rng_normal(&c.rng));
+    for (int64_t i = 0; i < c.x.shape[0] * K; i++) qz_f32(&c.x)[i] /= scale[i % K];
+    check_ok(qz_stats_new(&of_data, K, 16, 2, 9, c.arena));
+    check_ok(qz_stats_add(&of_data, c.backend, &c.x));
+    check_ok(qz_stats_finish(&of_data));
+    qz_stats_rescale(&c.stats, scale);
+    for (int i = 0; i < K; i++) {
+        cr_assert(fabs((double)c.stats.absmax[i] - of_data.absmax[i]) <= TOL_ONE_PRODUCT * of_data.absmax[i]);
+        cr_assert(fabs(c.stats.abssum[i] - of_data.abssum[i]) <= TOL_ONE_PRODUCT * of_data.abssum[i]);
+        for (int j = 0; j < K; j++) {
+            const double size = sqrt((double)of_data.gram[i * K + i] * of_data.gram[j * K + j]);
+            cr_assert(fabs((double)c.stats.gram[i * K + j] - of_data.gram[i * K + j]) <= TOL_GRAM * size);
+        }
+    }
+    for (int i = 0; i < 16 * K; i++) cr_assert(c.stats.reservoir[i] == of_data.reservoir[i]);
+    quant_case_free(&c);
+}
+
+/* Token t is the row (t, t): how often each is kept by 400 seeds. */
+Test(stats, reservoir_is_uniform)
+{
+    enum { T = 60, KEPT = 12, SEEDS = 400 };
+    int seen[T] = {0};
+    float rows[T][2];
+    for (int t = 0; t < T; t++) rows[t][0] = rows[t][1] = (float)t;
+    const qz_tensor x = qz_tensor_2d(rows, QZ_F32, T, 2);
+    qz_arena *arena;
+    check_ok(qz_arena_new(&arena, "test"));
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        qz_stats s;
+        qz_arena_reset(arena);
+        check_ok(qz_stats_new(&s, 2, KEPT, seed, 0, arena));
+        check_ok(qz_stats_add(&s, qz_backend_best(), &x));
+        cr_assert(s.reservoir_rows == KEPT);
+        for (int r = 0; r < KEPT; r++) seen[(int)s.reservoir[2 * r]]++;
+        for (int r = 0; r < KEPT; r++)
+            for (int q = 0; q < r; q++) cr_assert(s.reservoir[2 * r] != s.reservoir[2 * q], "no row twice");
+    }
+    /* 80 expected, standard deviation 8: five of them */
+    for (int t = 0; t < T; t++) cr_assert(abs(seen[t] - SEEDS * KEPT / T) <= 40, "token %d: %d", t, seen[t]);
+    qz_arena_free(arena);
+}
+
+Test(stats, a_short_stream_fills_part_of_the_reservoir)
+{
+    quant_case c = quant_case_new(1, 8, 5, 3);
+    cr_assert(c.stats.reservoir_rows == 5);
+    cr_assert_arr_eq(c.stats.reservoir, c.x.data, 5 * 8 * sizeof(float));
+    quant_case_free(&c);
+}
+
+Test(stats, what_is_not_finite_is_named)
+{
+    const float bad[] = {NAN, INFINITY, 1e25f};
+    for (int i = 0; i < 3; i++) {
+        quant_case c = quant_case_new(1, 8, 5, 4);
+        qz_f32(&c.x)[2 * 8 + 6] = bad[i];
+        check_ok(qz_stats_add(&c.stats, c.backend, &c.x));
+        check_fails(QZ_NUMERIC, "channel 6", qz_stats_finish(&c.stats));
+        quant_case_free(&c);
+    }
+}
+
+Test(stats, bytes_are_those_taken)
+{
+    qz_arena *arena;
+    qz_stats s;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_stats_new(&s, 256, 32, 0, 0, arena));
+    cr_assert(qz_arena_used(arena) == qz_stats_bytes(256, 32));
+    qz_arena_free(arena);
+}
+
+Test(stats, memory_running_out_is_told)
+{
+    int failed = 0;
+    for (long n = 1; n <= 6; n++) {
+        qz_arena *arena;
+        qz_stats s;
+        check_ok(qz_arena_new(&arena, "narrow"));
+        qz_alloc_fail_at(n);
+        const qz_status status = qz_stats_new(&s, 2048, 2048, 0, 0, arena);
+        qz_alloc_fail_at(0);
+        cr_assert(status == QZ_OK || (status == QZ_MEMORY && strstr(qz_error_message(), "narrow")));
+        failed += status == QZ_MEMORY;
+        qz_arena_free(arena);
+    }
+    cr_assert(failed >= 2 && failed < 6, "%d", failed);
+}
