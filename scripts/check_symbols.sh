@@ -15,7 +15,6 @@ nm -A --format=sysv $libraries 2>/dev/null | awk -F '|' '
         state["arena.c.o:count"] = "its counter"
         state["status.c.o:message"] = "the message of the last failure, one for each thread"
         state["log.c.o:sink"] = "where warnings go, set once by the program"
-        state["log.c.o:sink_context"] = "its context"
         n = split("exit _exit _Exit quick_exit abort printf vprintf puts putchar perror stdout stderr __printf_chk " \
                   "__vprintf_chk psignal warn err errx warnx", names, " ")
         for (i = 1; i <= n; i++) forbidden[names[i]] = 1

@@ -31,7 +31,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { ROUNDS = 5000, LARGEST = 1 << 16 }; /* mutations of a file; larger files run once, as they are */
+enum { ROUNDS = 100000, LARGEST = 1 << 16 }; /* mutations of a file; larger files run once, as they are */
 static const double seconds_allowed = 2;
 
 static struct {
