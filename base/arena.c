@@ -1,7 +1,7 @@
 /* The allocation hook, and arenas: a list of blocks, each at least as large as what was asked for.
  *
- * Released blocks are kept for the next one that fits, since fresh pages cost a fault and a clearing each; when none
- * fits they are all given back first, so that an arena never holds much more than its largest need. Transparent huge pages are asked for where a block is large enough to profit. */
+ * Released blocks are kept for the next one that fits, since fresh pages cost a fault and a clearing each; they are all
+ * given back when they would make the arena hold more than its largest need and SPARE_LIMIT. Transparent huge pages are asked for where a block is large enough to profit. */
 #include "base/arena.h"
 
 #include <stdarg.h>
@@ -31,6 +31,7 @@
 #define ALIGN ((size_t)64)
 #define BLOCK ((size_t)256 << 10) /* the smallest block */
 #define HUGE_PAGE ((size_t)2 << 20)
+#define SPARE_LIMIT ((size_t)64 << 20)
 
 static atomic_long fail_at;
 static atomic_long count;
@@ -90,7 +91,7 @@ _Static_assert(sizeof(block) <= ALIGN, "a block's header must leave its data ali
 struct qz_arena {
     block *top;
     block *spare; /* released, linked by `below`; at hand for the next push */
-    size_t peak, wanted;
+    size_t peak, spared, wanted; /* bytes: held at most, in spares now, asked for last */
     char name[32];
 };
 
@@ -126,6 +127,7 @@ static void pop(qz_arena *a)
     POISON(data_of(b), b->size);
     b->below = a->spare;
     a->spare = b;
+    a->spared += b->size;
 }
 
 static void drop_spares(qz_arena *a)
@@ -135,6 +137,7 @@ static void drop_spares(qz_arena *a)
         a->spare = b->below;
         unmap(b);
     }
+    a->spared = 0;
 }
 
 void qz_arena_free(qz_arena *a)
@@ -152,13 +155,15 @@ static block *take_spare(qz_arena *a, size_t room)
     for (block **b = &a->spare; *b; b = &(*b)->below)
         if ((*b)->size >= room && (*b)->size / 2 <= room && (!best || (*b)->size < (*best)->size)) best = b;
     block *taken = best ? *best : NULL;
-    if (taken) *best = taken->below;
+    if (!taken) return NULL;
+    *best = taken->below;
+    a->spared -= taken->size;
     return taken;
 }
 
 static block *map_block(qz_arena *a, size_t room)
 {
-    drop_spares(a);
+    if (held(a) + a->spared + room > a->peak + SPARE_LIMIT) drop_spares(a);
     block *b = mmap(NULL, room + ALIGN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (b == MAP_FAILED) return NULL;
     if (room >= 2 * HUGE_PAGE) (void)madvise(b, room + ALIGN, MADV_HUGEPAGE);

@@ -18,6 +18,18 @@ static float round_to(float x, qz_dtype type)
     return qz_bf16_decode(half);
 }
 
+void qz_round_stored(const qz_tensor *x, qz_dtype type)
+{
+    if (!x->data || type == QZ_F32) return;
+    float *v = qz_f32(x);
+    const int64_t count = qz_tensor_count(x);
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < count; i++) {
+        const float stored = round_to(v[i], type);
+        if (isfinite(stored)) v[i] = stored;
+    }
+}
+
 static void scale_columns(const qz_tensor *w, const float *scale)
 {
     int64_t n = w->shape[0], k = w->shape[1];

@@ -5,6 +5,10 @@
 
 #include "calib/calib.h"
 
+/* Rounds the values to `type` and back. One that the type would make infinite stays: the writer refuses it by name.
+ * A tensor without data is left alone. */
+void qz_round_stored(const qz_tensor *x, qz_dtype type);
+
 /* Norm -> the linears of a stage. The norm is rounded to `plain_type` as it will be stored, and the consumers are
  * multiplied by the factor that was really stored, which replaces scale (K). Where the stored value would be zero or
  * infinite, or the norm is zero, the channel keeps factor 1. */

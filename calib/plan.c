@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "calib/gather.h"
 #include "calib/run.h"
+#include "eval/eval.h"
 
 /* Beside the named tiers: code, libraries, thread stacks, BLAS buffers. */
 #define FIXED_BYTES ((uint64_t)100 << 20)
@@ -63,6 +64,12 @@ static int64_t samples_of(const qz_recipe *r)
     return r->calibration.data ? r->calibration.samples : 0;
 }
 
+/* All of a text is not known before it is read: 64 windows stand for it. */
+static int64_t evaluation_windows(const qz_recipe *r)
+{
+    return r->evaluate.windows ? r->evaluate.windows : 64;
+}
+
 static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
 {
     const qz_model_config *c = qz_model_config_of(m);
@@ -75,9 +82,17 @@ static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(m));
     tier(p, "program and libraries", FIXED_BYTES);
+    p->memory_available = memory_available();
+    if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
+        uint64_t evaluation = qz_eval_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
+        if (evaluation > p->memory_bytes) {
+            p->rows = 0;
+            p->memory_bytes = 0;
+            tier(p, "evaluation", evaluation);
+        }
+    }
     p->bound_bytes =
         qz_model_layer_bytes(m) + stats_bytes(m) + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
-    p->memory_available = memory_available();
 }
 
 /* Bytes that the checkpoint will have, and bits per quantized weight. */
@@ -123,7 +138,7 @@ static double count_flops(const qz_recipe *r, const qz_model *m)
     double flops = layers * (tokens * (look + attention * length + gram) + search) +
                    (layers - 1) * tokens * (all + attention * length);
     if (r->evaluate.wanted) {
-        double windows = r->evaluate.windows ? (double)r->evaluate.windows : 64,
+        double windows = (double)evaluation_windows(r),
                scored = (double)r->evaluate.sequence_length;
         double forward = layers * (all + attention * scored) + 2 * (double)(c->vocabulary * c->hidden);
         flops += 2 * windows * scored * forward;

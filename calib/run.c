@@ -1,6 +1,7 @@
 /* The main loop: one layer at a time, look, transform, quantize, write, move on. See calib.h for the order and why. */
 #include <stdio.h>
 
+#include "calib/fold.h"
 #include "calib/gather.h"
 #include "calib/layer_error.h"
 #include "calib/run.h"
@@ -32,21 +33,16 @@ static qz_status stats_new(const run *r, int layer, qz_stats stats[QZ_STAGES])
     return QZ_OK;
 }
 
-/* Biases are used as they will be stored. */
-static qz_status round_biases(const run *r, const qz_layer *layer)
+/* What is not quantized is used as it will be stored, so that the layers that follow see what the server will see. */
+static void round_plain(const run *r, const qz_layer *layer)
 {
-    qz_dtype type = r->args->plan->plain_type;
+    const qz_dtype type = r->args->plan->plain_type;
+    const qz_tensor *norms[] = {&layer->norm[0], &layer->norm[1], &layer->q_norm, &layer->k_norm};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) qz_round_stored(norms[i], type);
     for (int role = 0; role < QZ_ROLES; role++) {
-        const qz_tensor *bias = &layer->linear[role].bias;
-        if (!bias->data || type == QZ_F32) continue;
-        qz_arena_mark mark = qz_arena_save(r->scratch);
-        uint16_t *stored = qz_arena_array(r->scratch, uint16_t, (size_t)bias->shape[0]);
-        if (!stored) return qz_arena_failed(r->scratch);
-        QZ_TRY(qz_convert(stored, type, bias->data, QZ_F32, bias->shape[0]));
-        QZ_TRY(qz_convert(bias->data, QZ_F32, stored, type, bias->shape[0]));
-        qz_arena_restore(r->scratch, mark);
+        qz_round_stored(&layer->linear[role].bias, type);
+        if (!plan_of(r, layer->index)[role].quantized) qz_round_stored(&layer->linear[role].weight, type);
     }
-    return QZ_OK;
 }
 
 /* The published AWQ leaves q and k out of the clip search: their outputs meet in a product, where a clipped outlier
@@ -87,7 +83,8 @@ static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAG
         };
         QZ_TRY(qz_transform_at((size_t)choice->index)->apply(&args, r->scratch));
     }
-    return round_biases(r, layer);
+    round_plain(r, layer);
+    return QZ_OK;
 }
 
 /* Chooses codes, writes them, and leaves the dequantized values in the linear's weight for the layers that follow. */
@@ -158,7 +155,7 @@ static qz_status run_layer(run *r, int index)
     QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
 
     qz_progress_section(progress, "propagate");
-    if (index + 1 < layers) QZ_TRY(qz_advance(&r->stream, &layer, progress, r->scratch)); /* nobody reads the last output */
+    if (index + 1 < layers) QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch)); /* nobody reads the last output */
     qz_arena_reset(r->layer);
     return QZ_OK;
 }
@@ -181,7 +178,7 @@ static qz_status run_all(run *r)
     QZ_TRY(qz_arena_new(&r->layer, "layer"));
     QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
     QZ_TRY(qz_writer_new(&r->writer, a));
-    QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, r->data));
+    QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, a->plan->plain_type, r->data));
     int layers = (int)qz_model_config_of(r->model)->layers;
     qz_progress_begin(a->progress, "layers", (uint64_t)(layers * PASSES - 1) * (uint64_t)r->stream.windows);
     for (int i = 0; i < layers; i++) QZ_TRY(run_layer(r, i));

@@ -1,14 +1,23 @@
 /* See stream.h. */
 #include "calib/stream.h"
 
+#include "calib/fold.h"
+
 static int64_t width(const qz_stream *s)
 {
     return qz_model_config_of(s->model)->hidden;
 }
 
-int64_t qz_stream_batch(int64_t length)
+/* Tokens of a batch at least and at most, and what its stage inputs should take. */
+enum { LEAST_TOKENS = 2048, MOST_TOKENS = 8192, BATCH_BYTES = 48 << 20 };
+
+int64_t qz_stream_batch(const qz_model *m, int64_t length)
 {
-    return length > 0 && length < QZ_STREAM_TOKENS ? QZ_STREAM_TOKENS / length : 1; /* 0: there is no data */
+    int64_t width = qz_model_config_of(m)->hidden;
+    for (int i = 0; i < QZ_STAGES; i++) width += qz_model_stage_width(m, (qz_stage)i);
+    int64_t tokens = BATCH_BYTES / (width * (int64_t)sizeof(float));
+    tokens = tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens > MOST_TOKENS ? MOST_TOKENS : tokens;
+    return length > 0 && length < tokens ? tokens / length : 1; /* 0: there is no data */
 }
 
 uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t length, qz_dtype type)
@@ -47,11 +56,12 @@ qz_status qz_stream_store(const qz_stream *s, int64_t i, const qz_tensor *residu
     return qz_op_convert(qz_model_backend(s->model), &to, residual);
 }
 
-qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type, qz_arena *arena)
+qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type, qz_dtype plain_type,
+                        qz_arena *arena)
 {
     const qz_model_config *c = qz_model_config_of(model);
     qz_stream s = {
-        .model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(w->length), .type = type};
+        .model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(model, w->length), .type = type};
     s.data = qz_arena_alloc(arena, qz_stream_bytes(c, s.windows, s.length, type));
     int64_t most = s.batch * s.length;
     qz_arena_mark mark = qz_arena_save(arena);
@@ -61,6 +71,7 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
         qz_batch b = qz_stream_shape(&s, i);
         qz_tensor residual = qz_tensor_2d(buffer, QZ_F32, b.sequences * b.length, c->hidden);
         QZ_TRY(qz_model_embed(model, w->ids + i * most, &residual));
+        qz_round_stored(&residual, plain_type);
         QZ_TRY(qz_stream_store(&s, i, &residual));
     }
     qz_arena_restore(arena, mark);

@@ -13,14 +13,12 @@ typedef struct qz_stream {
     void *data;
 } qz_stream;
 
-/* Tokens that a batch aims at: enough rows for the matrix product, few enough for its buffers. */
-enum { QZ_STREAM_TOKENS = 2048 };
-
-int64_t qz_stream_batch(int64_t length);
+/* Windows of a batch: many rows make the matrix product fast, as long as their buffers stay small. */
+int64_t qz_stream_batch(const qz_model *m, int64_t length);
 uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t length, qz_dtype type);
-/* Embeds the windows' ids. */
+/* Embeds the windows' ids; the embeddings are rounded to `plain_type`, as they will be stored. */
 QZ_NODISCARD qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type,
-                                     qz_arena *arena);
+                                     qz_dtype plain_type, qz_arena *arena);
 int64_t qz_stream_batches(const qz_stream *s);
 /* Windows of batch i. */
 qz_batch qz_stream_shape(const qz_stream *s, int64_t i);

@@ -10,12 +10,14 @@
 #include "numeric/format.h"
 #include "numeric/minifloat.h"
 
-/* The nearest number of the type that a scale is stored in; overflow gives infinity, underflow 0. */
+/* The nearest number of the type that a scale is stored in; overflow gives infinity, underflow 0. A bf16 scale below
+ * 2^-17 is rounded on to fp16: then it is a number of both, for containers that store fp16 and run in bf16. */
 QZ_HD float qz_scale_store(float scale, qz_dtype type)
 {
     if (type == QZ_F16) return qz_f16_decode(qz_f16_encode(scale));
-    if (type == QZ_BF16) return qz_bf16_decode(qz_bf16_encode(scale));
-    return scale;
+    if (type != QZ_BF16) return scale;
+    const float stored = qz_bf16_decode(qz_bf16_encode(scale));
+    return stored < 7.62939453e-06f ? qz_f16_decode(qz_f16_encode(stored)) : stored;
 }
 
 /* The scale as stored: `positive` says that the piece is not all zero. */

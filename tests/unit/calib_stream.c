@@ -5,9 +5,10 @@
 
 Test(stream, fills_batches_with_whole_windows)
 {
-    cr_assert(qz_stream_batch(512) == 4 && qz_stream_batch(2047) == 1 && qz_stream_batch(1) == QZ_STREAM_TOKENS);
-    cr_assert(qz_stream_batch(QZ_STREAM_TOKENS) == 1 && qz_stream_batch(100000) == 1);
-    cr_assert(qz_stream_batch(0) == 1, "no data");
+    calib_case c = case_open("llama", NULL);
+    cr_assert(qz_stream_batch(c.model, 512) == 16 && qz_stream_batch(c.model, 100000) == 1);
+    cr_assert(qz_stream_batch(c.model, 0) == 1, "no data");
+    case_close(&c);
     qz_stream s = {.windows = 10, .length = 512, .batch = 4};
     cr_assert(qz_stream_batches(&s) == 3);
     cr_assert(qz_stream_shape(&s, 0).sequences == 4 && qz_stream_shape(&s, 2).sequences == 2);
@@ -19,10 +20,10 @@ Test(stream, fills_batches_with_whole_windows)
 static void check_embedding(const char *model, qz_dtype type)
 {
     calib_case c = case_open(model, NULL);
-    const int64_t width = qz_model_config_of(c.model)->hidden, windows = 90, length = 24, tokens = windows * length;
+    const int64_t width = qz_model_config_of(c.model)->hidden, windows = 346, length = 24, tokens = windows * length;
     qz_windows w = case_windows(c.arena, windows, length);
     qz_stream s;
-    check_ok(qz_stream_new(&s, c.model, &w, type, c.arena));
+    check_ok(qz_stream_new(&s, c.model, &w, type, QZ_F32, c.arena));
     cr_assert(qz_stream_batches(&s) == 2);
     float *expected = qz_arena_array(c.arena, float, (size_t)(tokens * width));
     float *found = qz_arena_array(c.arena, float, (size_t)(s.batch * length * width));
@@ -51,19 +52,19 @@ Test(stream, embeds_windows_in_order)
 Test(stream, gives_back_what_was_stored_in_its_place)
 {
     calib_case c = case_open("llama", NULL);
-    qz_windows w = case_windows(c.arena, 90, 24);
+    qz_windows w = case_windows(c.arena, 346, 24);
     qz_stream s;
-    check_ok(qz_stream_new(&s, c.model, &w, QZ_F32, c.arena));
-    float *first = qz_arena_array(c.arena, float, 85 * 24 * 64), *last = qz_arena_array(c.arena, float, 5 * 24 * 64);
+    check_ok(qz_stream_new(&s, c.model, &w, QZ_F32, QZ_F32, c.arena));
+    float *first = qz_arena_array(c.arena, float, 341 * 24 * 64), *last = qz_arena_array(c.arena, float, 5 * 24 * 64);
     for (int i = 0; i < 5 * 24 * 64; i++) last[i] = (float)i;
-    qz_tensor a = qz_tensor_2d(first, QZ_F32, 85 * 24, 64), b = qz_tensor_2d(last, QZ_F32, 5 * 24, 64);
+    qz_tensor a = qz_tensor_2d(first, QZ_F32, 341 * 24, 64), b = qz_tensor_2d(last, QZ_F32, 5 * 24, 64);
     check_ok(qz_stream_load(&s, 0, &a));
-    float before = first[85 * 24 * 64 - 1];
+    float before = first[341 * 24 * 64 - 1];
     check_ok(qz_stream_store(&s, 1, &b));
     memset(last, 0, 5 * 24 * 64 * sizeof *last);
     check_ok(qz_stream_load(&s, 1, &b));
     check_ok(qz_stream_load(&s, 0, &a));
-    cr_assert(last[0] == 0.0f && last[5 * 24 * 64 - 1] == 5 * 24 * 64 - 1 && first[85 * 24 * 64 - 1] == before);
+    cr_assert(last[0] == 0.0f && last[5 * 24 * 64 - 1] == 5 * 24 * 64 - 1 && first[341 * 24 * 64 - 1] == before);
     case_close(&c);
 }
 
@@ -72,6 +73,6 @@ Test(stream, refuses_an_id_beyond_the_vocabulary)
     calib_case c = case_open("llama", NULL);
     qz_stream s;
     c.windows.ids[50] = CASE_VOCABULARY;
-    check_fails(QZ_ARG, "id 160", qz_stream_new(&s, c.model, &c.windows, QZ_F32, c.arena));
+    check_fails(QZ_ARG, "id 160", qz_stream_new(&s, c.model, &c.windows, QZ_F32, QZ_F32, c.arena));
     case_close(&c);
 }
