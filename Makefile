@@ -22,8 +22,7 @@ test: setup ## build and run every test, then again under ASan and UBSan
 	@scripts/test.sh release asan
 
 golden: setup ## run the golden tests and list their cases (QZ_GOLDEN=folder: other fixtures)
-	@scripts/build.sh release
-	ctest --preset release -L golden --verbose
+	@scripts/golden.sh
 
 check: ## format, ladder, doors, symbols, sizes, names, documents, schema
 	@scripts/setup.sh check
