@@ -1,7 +1,8 @@
 /* The allocation hook, and arenas: a list of blocks, each at least as large as what was asked for.
  *
  * Released blocks are kept for the next one that fits, since fresh pages cost a fault and a clearing each; they are all
- * given back when they would make the arena hold more than its largest need and SPARE_LIMIT. Transparent huge pages are asked for where a block is large enough to profit. */
+ * given back when they would make the arena hold more than its largest need and SPARE_LIMIT. Transparent huge pages are
+ * asked for where a block is large enough to profit. */
 #include "base/arena.h"
 
 #include <stdarg.h>
@@ -90,7 +91,7 @@ _Static_assert(sizeof(block) <= ALIGN, "a block's header must leave its data ali
 
 struct qz_arena {
     block *top;
-    block *spare; /* released, linked by `below`; at hand for the next push */
+    block *spare;                /* released, linked by `below`; at hand for the next push */
     size_t peak, spared, wanted; /* bytes: held at most, in spares now, asked for last */
     char name[32];
 };
@@ -148,7 +149,8 @@ void qz_arena_free(qz_arena *a)
     qz_free(a);
 }
 
-/* The smallest spare that has room, unlinked; NULL when there is none. One more than twice as large is left for others. */
+/* The smallest spare that has room, unlinked; NULL when there is none. One more than twice as large is left for others.
+ */
 static block *take_spare(qz_arena *a, size_t room)
 {
     block **best = NULL;

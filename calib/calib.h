@@ -20,11 +20,11 @@
 typedef struct qz_transform_args {
     const qz_model *model;
     qz_layer *layer;
-    qz_stats *stats;           /* [QZ_STAGES] */
-    const qz_scheme *scheme;   /* [QZ_ROLES] */
-    const bool *quantized;     /* [QZ_ROLES] */
+    qz_stats *stats;                /* [QZ_STAGES] */
+    const qz_scheme *scheme;        /* [QZ_ROLES] */
+    const bool *quantized;          /* [QZ_ROLES] */
     const qz_search_weight *ranges; /* [QZ_ROLES] range and options that each linear will be quantized with */
-    qz_dtype plain_type;       /* the type that norms will be stored in */
+    qz_dtype plain_type;            /* the type that norms will be stored in */
     const qz_options *options;
     qz_report *report;
     uint64_t seed;
@@ -52,7 +52,7 @@ typedef struct qz_plan {
     uint64_t memory_bytes, memory_available; /* anonymous pages; mapped files aside */
     uint64_t bound_bytes;                    /* largest layer + its statistics + activations + 200 MB */
     uint64_t disk_bytes, disk_free, source_bytes;
-    double seconds;                          /* from a measurement of the matrix product */
+    double seconds; /* from a measurement of the matrix product */
     double flops;
     double bits_per_weight;
 } qz_plan;

@@ -33,14 +33,15 @@ uint64_t qz_gather_bytes(const qz_model *m, int64_t length)
     return (uint64_t)(b.sequences * b.length * width) * sizeof(float) + qz_model_scratch_bytes(m, b);
 }
 
-static qz_status check_finite(const qz_stream *s, int64_t batch, const qz_layer *layer, const char *what, const qz_tensor *x)
+static qz_status check_finite(const qz_stream *s, int64_t batch, const qz_layer *layer, const char *what,
+                              const qz_tensor *x)
 {
     int64_t at;
     QZ_TRY(qz_op_first_nonfinite(qz_model_backend(s->model), x, &at));
     if (at < 0) return QZ_OK;
     int64_t token = at / x->shape[1];
-    return QZ_FAIL(QZ_NUMERIC, "layer %d: the %s is not finite at window %lld, token %lld, channel %lld", layer->index, what,
-                   (long long)(batch * s->batch + token / s->length), (long long)(token % s->length),
+    return QZ_FAIL(QZ_NUMERIC, "layer %d: the %s is not finite at window %lld, token %lld, channel %lld", layer->index,
+                   what, (long long)(batch * s->batch + token / s->length), (long long)(token % s->length),
                    (long long)(at % x->shape[1]));
 }
 
@@ -85,8 +86,8 @@ static qz_status gather_batch(qz_stats *stats, const qz_stream *s, int64_t i, co
     return QZ_OK;
 }
 
-qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,
-                    qz_arena *scratch)
+qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, const qz_layer *layer,
+                    qz_progress *progress, qz_arena *scratch)
 {
     for (int64_t i = 0; i < qz_stream_batches(s); i++) {
         qz_arena_mark mark = qz_arena_save(scratch);
@@ -99,7 +100,8 @@ qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, 
         QZ_TRY(qz_progress_step(progress, (uint64_t)qz_stream_shape(s, i).sequences, ""));
     }
     for (int stage = 0; stage < QZ_STAGES; stage++) {
-        QZ_TRY_CTX(qz_stats_finish(&stats[stage]), "layer %d, input of %s", layer->index, qz_stage_name((qz_stage)stage));
+        QZ_TRY_CTX(qz_stats_finish(&stats[stage]), "layer %d, input of %s", layer->index,
+                   qz_stage_name((qz_stage)stage));
         qz_tensor absmax = qz_tensor_2d(stats[stage].absmax, QZ_F32, 1, stats[stage].k);
         QZ_TRY(raise_peak(peak, &absmax, scratch));
     }

@@ -10,7 +10,8 @@
 QZ_NODISCARD qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, const qz_layer *layer,
                                  qz_progress *progress, qz_arena *scratch);
 /* Runs the layer and replaces the stream by its output; raises `peak` in the same way. */
-QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress, qz_arena *scratch);
+QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,
+                                  qz_arena *scratch);
 /* Bytes of scratch that either takes. */
 uint64_t qz_gather_bytes(const qz_model *m, int64_t length);
 

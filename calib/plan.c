@@ -138,8 +138,7 @@ static double count_flops(const qz_recipe *r, const qz_model *m)
     double flops = layers * (tokens * (look + attention * length + gram) + search) +
                    (layers - 1) * tokens * (all + attention * length);
     if (r->evaluate.wanted) {
-        double windows = (double)evaluation_windows(r),
-               scored = (double)r->evaluate.sequence_length;
+        double windows = (double)evaluation_windows(r), scored = (double)r->evaluate.sequence_length;
         double forward = layers * (all + attention * scored) + 2 * (double)(c->vocabulary * c->hidden);
         flops += 2 * windows * scored * forward;
     }

@@ -7,7 +7,6 @@
 #include "calib/run.h"
 #include "calib/writer.h"
 
-
 typedef struct run {
     const qz_calib_args *args;
     const qz_recipe *recipe;
@@ -124,8 +123,7 @@ static qz_status quantize_layer(const run *r, qz_layer *layer, qz_stats stats[QZ
         qz_arena_restore(r->scratch, mark);
         QZ_TRY(qz_progress_step(r->args->progress, 0, ""));
     }
-    for (int i = 0; i < 2; i++)
-        QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
+    for (int i = 0; i < 2; i++) QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
     return QZ_OK;
 }
 
@@ -155,7 +153,8 @@ static qz_status run_layer(run *r, int index)
     QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
 
     qz_progress_section(progress, "propagate");
-    if (index + 1 < layers) QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch)); /* nobody reads the last output */
+    if (index + 1 < layers)
+        QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch)); /* nobody reads the last output */
     qz_arena_reset(r->layer);
     return QZ_OK;
 }
@@ -165,10 +164,11 @@ static void warn_of_range(const run *r)
 {
     qz_report_add(r->args->report, "calibration", "", "largest_activation", r->peak, "");
     if (r->args->plan->plain_type == QZ_F16 && r->peak > 65504.0f / 4)
-        qz_report_note(r->args->report, QZ_WARN,
-                       "activations reach %.0f, near float16's limit of 65504: a server that runs this checkpoint in float16 "
-                       "may overflow; consider export.dtype \"bfloat16\"",
-                       r->peak);
+        qz_report_note(
+            r->args->report, QZ_WARN,
+            "activations reach %.0f, near float16's limit of 65504: a server that runs this checkpoint in float16 "
+            "may overflow; consider export.dtype \"bfloat16\"",
+            r->peak);
 }
 
 static qz_status run_all(run *r)
@@ -178,7 +178,8 @@ static qz_status run_all(run *r)
     QZ_TRY(qz_arena_new(&r->layer, "layer"));
     QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
     QZ_TRY(qz_writer_new(&r->writer, a));
-    QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, a->plan->plain_type, r->data));
+    QZ_TRY(qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations, a->plan->plain_type,
+                         r->data));
     int layers = (int)qz_model_config_of(r->model)->layers;
     qz_progress_begin(a->progress, "layers", (uint64_t)(layers * PASSES - 1) * (uint64_t)r->stream.windows);
     for (int i = 0; i < layers; i++) QZ_TRY(run_layer(r, i));

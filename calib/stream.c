@@ -60,8 +60,11 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
                         qz_arena *arena)
 {
     const qz_model_config *c = qz_model_config_of(model);
-    qz_stream s = {
-        .model = model, .windows = w->count, .length = w->length, .batch = qz_stream_batch(model, w->length), .type = type};
+    qz_stream s = {.model = model,
+                   .windows = w->count,
+                   .length = w->length,
+                   .batch = qz_stream_batch(model, w->length),
+                   .type = type};
     s.data = qz_arena_alloc(arena, qz_stream_bytes(c, s.windows, s.length, type));
     int64_t most = s.batch * s.length;
     qz_arena_mark mark = qz_arena_save(arena);

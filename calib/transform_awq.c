@@ -97,7 +97,8 @@ static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
 }
 
 const qz_transform qz_transform_awq = {
-    .plugin = {"awq", "scales input channels by a searched power of their mean activation, folded into norms and neighbours",
+    .plugin = {"awq",
+               "scales input channels by a searched power of their mean activation, folded into norms and neighbours",
                "Lin et al. 2023, eq. 4-5", options},
     .needs = QZ_NEED_GRAM | QZ_NEED_ABSMEAN | QZ_NEED_RESERVOIR,
     .apply = apply,

@@ -19,7 +19,8 @@ void qz_reasons_add(qz_reasons *r, const char *format, ...) QZ_PRINTF(2, 3);
 /* QZ_OK when there is none, else QZ_UNSUPPORTED with all that fit. */
 QZ_NODISCARD qz_status qz_reasons_status(const qz_reasons *r);
 
-/* K must divide into the groups, and the group be one of `usual` (0-terminated) or the whole row; one reason for each K. */
+/* K must divide into the groups, and the group be one of `usual` (0-terminated) or the whole row; one reason for each
+ * K. */
 void qz_reasons_group(qz_reasons *r, const qz_export_linear *l, const int64_t *usual);
 /* Linears that servers fuse must agree in being quantized and in scheme. */
 void qz_reasons_fused(qz_reasons *r, const qz_export_plan *plan);

@@ -7,7 +7,7 @@
 #include "kernels/cpu_tiles.h"
 
 /* Large tiles cost little packing; smaller ones are taken until a few cores find work. */
-enum { TOKENS = 512, OUTPUTS = 1024, LEAST = 256, TILES = 8 };
+enum { TOKENS = 2048, OUTPUTS = 1024, LEAST = 256, TILES = 8 };
 
 typedef struct grid {
     int64_t tokens, outputs; /* of a tile */

@@ -38,7 +38,8 @@ static qz_status declare_all(decoder *d)
     for (size_t i = 0; i < d->plain_count; i++) {
         const qz_stored *t = qz_ckpt_find(d->session->ckpt, d->plain[i]);
         if (!qz_dtype_is_plain(t->view.dtype))
-            return QZ_FAIL(QZ_UNSUPPORTED, "%s is stored as %s, which has no fp32 form", t->name, qz_dtype_name(t->view.dtype));
+            return QZ_FAIL(QZ_UNSUPPORTED, "%s is stored as %s, which has no fp32 form", t->name,
+                           qz_dtype_name(t->view.dtype));
         QZ_TRY(qz_shards_declare(d->shards, t->name, t->name, QZ_F32, t->view.ndim, t->view.shape));
     }
     for (int64_t i = 0; i < qz_model_config_of(m)->layers; i++)
@@ -103,7 +104,8 @@ static qz_status decode(const qz_cli *cli, const qz_session *session)
     char *folder = qz_arena_printf(cli->arena, "%s.partial", cli->output);
     char *made = folder ? qz_path_join(cli->arena, folder, "model.safetensors") : NULL;
     if (!made) return qz_arena_failed(cli->arena);
-    if (qz_path_exists(folder)) return QZ_FAIL(QZ_IO, "%s exists, perhaps from a run that was killed: remove it", folder);
+    if (qz_path_exists(folder))
+        return QZ_FAIL(QZ_IO, "%s exists, perhaps from a run that was killed: remove it", folder);
     QZ_TRY(qz_folder_make(folder));
     qz_status status = decode_into(folder, session, cli->arena);
     if (status == QZ_OK) status = qz_path_rename(made, cli->output);
@@ -117,7 +119,8 @@ qz_status qz_cmd_decode(qz_cli *cli, int *exit_code)
 {
     qz_session session;
     *exit_code = QZ_EXIT_DONE;
-    if (!cli->output) return QZ_FAIL(QZ_ARG, "--output FILE is missing; usage: qcal decode DIR --output FILE.safetensors");
+    if (!cli->output)
+        return QZ_FAIL(QZ_ARG, "--output FILE is missing; usage: qcal decode DIR --output FILE.safetensors");
     if (qz_path_exists(cli->output)) return QZ_FAIL(QZ_IO, "%s exists: choose another output", cli->output);
     QZ_TRY(qz_session_open_weights(&session, cli->argument[0], cli->backend, cli->pass_through, cli->arena));
     qz_status status = decode(cli, &session);

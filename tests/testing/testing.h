@@ -9,19 +9,19 @@
 #include "base/status.h"
 
 /* The call succeeds; otherwise its message is shown. */
-#define check_ok(call)                                                                            \
-    do {                                                                                          \
-        qz_status check_status_ = (call);                                                         \
-        cr_assert(check_status_ == QZ_OK, "%s: %s", qz_status_name(check_status_), qz_error_message()); \
+#define check_ok(call)                                                                                                 \
+    do {                                                                                                               \
+        qz_status check_status_ = (call);                                                                              \
+        cr_assert(check_status_ == QZ_OK, "%s: %s", qz_status_name(check_status_), qz_error_message());                \
     } while (0)
 
 /* The call fails with `code` and its message contains `part`. */
-#define check_fails(code, part, call)                                                             \
-    do {                                                                                          \
-        qz_status check_status_ = (call);                                                         \
-        cr_assert(check_status_ == (code), "expected %s, got %s (%s)", qz_status_name(code),      \
-                  qz_status_name(check_status_), qz_error_message());                             \
-        cr_assert(strstr(qz_error_message(), (part)) != NULL, "\"%s\" is not in \"%s\"", (part), qz_error_message()); \
+#define check_fails(code, part, call)                                                                                  \
+    do {                                                                                                               \
+        qz_status check_status_ = (call);                                                                              \
+        cr_assert(check_status_ == (code), "expected %s, got %s (%s)", qz_status_name(code),                           \
+                  qz_status_name(check_status_), qz_error_message());                                                  \
+        cr_assert(strstr(qz_error_message(), (part)) != NULL, "\"%s\" is not in \"%s\"", (part), qz_error_message());  \
     } while (0)
 
 /* A fresh folder under the system's temporary folder, removed at exit of the process. */

@@ -2,18 +2,18 @@
 #ifndef QZ_TOLERANCES_H
 #define QZ_TOLERANCES_H
 
-#define TOL_ONE_PRODUCT 2e-7 /* relative; code times scale is one fp32 product: at most one rounding apart */
-#define TOL_SUM_F32 1e-6     /* of the sum of magnitudes; numpy adds fp32 pairwise, we add in double */
-#define TOL_MODEL_F32 5e-5      /* of the tensor's rms, max norm; golden/README.md, models, for fp32 code */
-#define TOL_ROPE_FREQUENCY 2e-7 /* relative; one ulp and a half of fp32, torch's powf against ours */
-#define TOL_ROPE_TABLE 1e-5     /* of the largest value; golden/README.md, ops, for fp32 */
-#define TOL_ROPE_ANGLE 7.75e-8  /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
+#define TOL_ONE_PRODUCT 2e-7     /* relative; code times scale is one fp32 product: at most one rounding apart */
+#define TOL_SUM_F32 1e-6         /* of the sum of magnitudes; numpy adds fp32 pairwise, we add in double */
+#define TOL_MODEL_F32 5e-5       /* of the tensor's rms, max norm; golden/README.md, models, for fp32 code */
+#define TOL_ROPE_FREQUENCY 2e-7  /* relative; one ulp and a half of fp32, torch's powf against ours */
+#define TOL_ROPE_TABLE 1e-5      /* of the largest value; golden/README.md, ops, for fp32 */
+#define TOL_ROPE_ANGLE 7.75e-8   /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
 #define TOL_KERNEL_ROUNDING 3e-7 /* of the largest value; a few fp32 roundings against ref's single one */
 #define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
-#define TOL_FOLD 5e-5             /* of the output's rms; one fp32 product and quotient more for each weight */
-#define TOL_LAYER_ERROR 1e-4      /* relative; fp32 products of K terms against double ones, and of small differences */
+#define TOL_FOLD 5e-5            /* of the output's rms; one fp32 product and quotient more for each weight */
+#define TOL_LAYER_ERROR 1e-4     /* relative; fp32 products of K terms against double ones, and of small differences */
 #define TOL_METHOD_LOSS 0.01     /* relative; golden/README.md, methods: within 1 % or better */
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
