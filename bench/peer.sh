@@ -19,7 +19,7 @@ figures=$(mktemp)
 trap 'rm -f "$figures"' EXIT
 for round in $(seq "${ROUNDS:-2}"); do
     $bin/qcal run bench/awq-bench.json --model "$model" --output "$folder/ours" --overwrite --quiet --threads "$threads" \
-        --set calibration.samples=32
+        --set calibration.samples=32 >/dev/null
     ours=$($bin/bench_report --calibration-seconds "$folder/ours")
     rm -rf "$folder/theirs"
     theirs=$("$python" "$shared/bench/peer_llmc.py" "$model" "$folder/theirs" --scheme W4A16_AWQ --samples 32 --seq 512 \

@@ -15,9 +15,9 @@ if [ ! -f "$model/model.safetensors" ]; then
 fi
 echo
 echo "== 4 layers, hidden 2048, ffn 8192, 128 samples of 512"
-$bin/qcal run bench/awq-bench.json --model "$model" --output "$folder/out" --overwrite --quiet
+$bin/qcal run bench/awq-bench.json --model "$model" --output "$folder/out" --overwrite --quiet >/dev/null
 $bin/bench_report "$folder/out"
 echo
 echo "== the demo model, all of recipes/awq-llama.json"
-$bin/qcal run recipes/awq-llama.json --output "$folder/demo" --overwrite --quiet
+$bin/qcal run recipes/awq-llama.json --output "$folder/demo" --overwrite --quiet >/dev/null
 $bin/bench_report "$folder/demo"
