@@ -65,7 +65,9 @@ static void print_line(qz_terminal *t, const qz_progress_state *s)
 {
     char text[48];
     double now = qz_seconds();
-    if (!s->finished && s->done == 0 && s->seconds < seconds_worth_a_line)
+    const bool begins = !s->finished && !t->begun;
+    t->begun = !s->finished;
+    if (begins)
         fprintf(t->err, "%-12s started\n", s->phase);
     else if (s->finished && s->seconds >= seconds_worth_a_line)
         fprintf(t->err, "%-12s done in %s  %s\n", s->phase, qz_text_seconds(text, s->seconds), s->item);
