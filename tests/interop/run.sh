@@ -50,5 +50,7 @@ awk '{ if (NR == 1) first = $2
 echo "interop: our dequantized weights against decode.py's"
 "$qcal" decode "$out" --output "$work/ours.safetensors"
 "$home/hf/bin/python" "$scripts/decode.py" "$out" -o "$work/theirs.safetensors" >/dev/null
-"$home/hf/bin/python" "$scripts/compare.py" "$work/ours.safetensors" "$work/theirs.safetensors" --fail-above 1e-6
+"$home/hf/bin/python" "$scripts/compare.py" "$work/ours.safetensors" "$work/theirs.safetensors" --fail-above 1e-6 \
+    >"$work/compare.out" || { cat "$work/compare.out"; exit 1; }
+tail -n 1 "$work/compare.out"
 echo "interop: all of it agrees"
