@@ -50,8 +50,8 @@ Test(canonical, spelling_does_not_matter_and_values_do)
     static const char *const same[] = {
         "{\"format\":\"int4\"}",
         "{\"group\":\"channel\",\"format\":\"int4\"}",
-        "{\"format\":\"int4\",\"range\":{\"method\":\"plain\"},\"solver\":\"nearest\",\"skip\":[\"lm_head\"],"
-        "\"symmetric\":false}",
+        ("{\"format\":\"int4\",\"range\":{\"method\":\"plain\"},\"solver\":\"nearest\",\"skip\":[\"lm_head\"],"
+         "\"symmetric\":false}"),
     };
     char text[512];
     snprintf(text, sizeof text, head, same[0]);
