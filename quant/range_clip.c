@@ -4,15 +4,16 @@
  *     m_i = amax (1 - i / grid), i < grid * shrink;   e_i = Q(clamp(w, -m_i, m_i)) - w;   argmin_i e_i^T G_gg e_i
  *
  * with G_gg the group's diagonal block of the Gram matrix, so that no token is seen again; the first minimum wins.
- * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations, done for all candidates of a chunk
- * of rows at once. */
+ * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations. Work is cut into one group of a chunk
+ * of rows, all candidates at once, on one thread from end to end. */
 #include <math.h>
 
 #include "base/parallel.h"
 #include "quant/piece.h"
 #include "quant/quant.h"
 
-enum { ROWS = 512, ERRORS = 1 << 22 }; /* of a chunk at most */
+/* Rows and errors of a chunk at most: the errors of all candidates of 64 rows and a group of 128 stay in the cache. */
+enum { ROWS = 64, ERRORS = 1 << 21 };
 
 static const qz_option options[] = {
     QZ_OPTION_INT("grid", 20, 2, 100, "steps from the whole range to none"),
@@ -88,21 +89,6 @@ static void keep_best(const trial *t, int64_t row, int64_t piece)
     fit_clipped(t, piece, lo, hi, best);
 }
 
-static qz_status choose_group(trial *t, const qz_backend *backend, const qz_tensor *gram, int64_t group)
-{
-    const int64_t n = t->q->rows;
-    for (t->first = 0; t->first < n; t->first += t->chunk) {
-        t->rows = n - t->first < t->chunk ? n - t->first : t->chunk;
-        QZ_PARALLEL_FOR_STATIC
-        for (int64_t r = 0; r < t->rows; r++) try_row(t, r, (t->first + r) * t->groups + group);
-        qz_tensor error = qz_tensor_2d(t->error, QZ_F32, t->steps * t->rows, t->width);
-        qz_tensor loss = qz_tensor_1d(t->loss, QZ_F64, t->steps * t->rows);
-        QZ_TRY(qz_op_quadratic_form(backend, &loss, &error, gram));
-        for (int64_t r = 0; r < t->rows; r++) keep_best(t, r, (t->first + r) * t->groups + group);
-    }
-    return QZ_OK;
-}
-
 /* The group's diagonal block of the Gram matrix. */
 static qz_tensor block_of(const qz_stats *stats, const trial *t)
 {
@@ -118,21 +104,58 @@ static int64_t chunk_of(const trial *t, int64_t width)
     return rows < 1 ? 1 : rows < t->q->rows ? rows : t->q->rows;
 }
 
+/* All candidates of the rows and columns that `t` says, on the calling thread. */
+static qz_status choose_chunk(const trial *t, const qz_backend *backend, const qz_stats *stats, int64_t group)
+{
+    const qz_tensor gram = block_of(stats, t), error = qz_tensor_2d(t->error, QZ_F32, t->steps * t->rows, t->width);
+    const qz_tensor loss = qz_tensor_1d(t->loss, QZ_F64, t->steps * t->rows);
+    for (int64_t r = 0; r < t->rows; r++) try_row(t, r, (t->first + r) * t->groups + group);
+    QZ_TRY(qz_op_quadratic_form(backend, &loss, &error, &gram));
+    for (int64_t r = 0; r < t->rows; r++) keep_best(t, r, (t->first + r) * t->groups + group);
+    return QZ_OK;
+}
+
+/* `t` with the place of one piece of work and the buffers of one thread. */
+static trial at(const trial *t, int64_t width, int64_t group, int64_t chunk, int thread)
+{
+    trial mine = *t;
+    const int64_t left = group * width, first = chunk * t->chunk, n = t->q->rows, k = t->q->cols;
+    mine.left = left;
+    mine.width = k - left < width ? k - left : width;
+    mine.first = first;
+    mine.rows = n - first < t->chunk ? n - first : t->chunk;
+    mine.error = t->error + thread * t->steps * t->chunk * width;
+    mine.loss = t->loss + thread * t->steps * t->chunk;
+    return mine;
+}
+
+static qz_status first_error(const qz_error *errors, int threads)
+{
+    for (int i = 0; i < threads; i++)
+        if (errors[i].code != QZ_OK) return qz_error_restore(&errors[i]);
+    return QZ_OK;
+}
+
 static qz_status choose_all(trial *t, const qz_backend *backend, const qz_stats *stats, qz_arena *arena)
 {
     const int64_t k = t->q->cols, piece = t->q->scheme.piece_cols, width = piece && piece < k ? piece : k;
+    const int threads = qz_threads();
     t->groups = qz_scheme_scale_cols(&t->q->scheme, k);
     t->chunk = chunk_of(t, width);
-    t->error = qz_arena_array(arena, float, (size_t)(t->steps * t->chunk * width));
-    t->loss = qz_arena_array(arena, double, (size_t)(t->steps * t->chunk));
-    if (!t->error || !t->loss) return qz_arena_failed(arena);
-    for (int64_t g = 0; g < t->groups; g++) {
-        t->left = g * width;
-        t->width = k - t->left < width ? k - t->left : width;
-        const qz_tensor gram = block_of(stats, t);
-        QZ_TRY(choose_group(t, backend, &gram, g));
+    t->error = qz_arena_array(arena, float, (size_t)(threads * t->steps * t->chunk * width));
+    t->loss = qz_arena_array(arena, double, (size_t)(threads * t->steps * t->chunk));
+    qz_error *errors = qz_arena_calloc(arena, (size_t)threads * sizeof *errors);
+    if (!t->error || !t->loss || !errors) return qz_arena_failed(arena);
+    const int64_t chunks = (t->q->rows + t->chunk - 1) / t->chunk;
+    QZ_PARALLEL_FOR
+    for (int64_t i = 0; i < t->groups * chunks; i++) {
+        const int thread = qz_thread_index();
+        const trial mine = at(t, width, i / chunks, i % chunks, thread);
+        if (errors[thread].code != QZ_OK) continue;
+        const qz_status status = choose_chunk(&mine, backend, stats, i / chunks);
+        if (status != QZ_OK) qz_error_save(&errors[thread], status);
     }
-    return QZ_OK;
+    return first_error(errors, threads);
 }
 
 static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
