@@ -5,7 +5,7 @@
 #include "programs/catalog.h"
 #include "programs/output_folder.h"
 
-static const double seconds_of_measurement = 0.2;
+static const double seconds_of_measurement = 0.1;
 
 static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
 {
