@@ -12,7 +12,7 @@ typedef struct qz_terminal {
     FILE *err;
     bool quiet, is_terminal;
     bool bar_shown;
-    bool begun; /* the phase that is under way has had its first line */
+    bool begun;       /* the phase that is under way has had its first line */
     double last_line; /* when a line was last printed */
     qz_memory_use memory;
 } qz_terminal;

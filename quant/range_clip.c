@@ -4,8 +4,8 @@
  *     m_i = amax (1 - i / grid), i < grid * shrink;   e_i = Q(clamp(w, -m_i, m_i)) - w;   argmin_i e_i^T G_gg e_i
  *
  * with G_gg the group's diagonal block of the Gram matrix, so that no token is seen again; the first minimum wins.
- * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations. Work is cut into one group of a chunk
- * of rows, all candidates at once, on one thread from end to end. */
+ * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations. Work is cut into one group of a
+ * chunk of rows, all candidates at once, on one thread from end to end. */
 #include <math.h>
 
 #include "base/parallel.h"
