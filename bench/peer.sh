@@ -1,5 +1,6 @@
 #!/bin/sh
-# Ours and llm-compressor's AWQ side by side on one machine: 2 layers of hidden 2048 and ffn 8192, 32 samples of 512.
+# Ours and llm-compressor's AWQ side by side on one machine: 2 layers of hidden 2048 and ffn 8192, SAMPLES (32) of 512
+# tokens.
 # The two alternate ROUNDS times (2); the ratio is of the time for the same phases: imports, loading and saving aside.
 # For developers: needs $QZ_SHARED/bench/peer_llmc.py (default ../shared) and the environment hf under $QZ_INTEROP_HOME.
 set -eu
@@ -9,6 +10,7 @@ shared=${QZ_SHARED:-../shared}
 python=${QZ_INTEROP_HOME:-$HOME/.cache/quartz-interop}/hf/bin/python
 folder=${QZ_BENCH:-${TMPDIR:-/tmp}/quartz-bench}
 threads=$(nproc)
+samples=${SAMPLES:-32}
 bin=build/release/bin
 [ -f "$shared/bench/peer_llmc.py" ] || { echo "peer: no $shared/bench/peer_llmc.py: set QZ_SHARED" >&2; exit 1; }
 [ -x "$python" ] || { echo "peer: no $python: run $shared/interop/setup.sh hf (it is large)" >&2; exit 1; }
@@ -19,10 +21,10 @@ figures=$(mktemp)
 trap 'rm -f "$figures"' EXIT
 for round in $(seq "${ROUNDS:-2}"); do
     $bin/qcal run bench/awq-bench.json --model "$model" --output "$folder/ours" --overwrite --quiet --threads "$threads" \
-        --set calibration.samples=32 >/dev/null
+        --set calibration.samples=$samples >/dev/null
     ours=$($bin/bench_report --calibration-seconds "$folder/ours")
     rm -rf "$folder/theirs"
-    theirs=$("$python" "$shared/bench/peer_llmc.py" "$model" "$folder/theirs" --scheme W4A16_AWQ --samples 32 --seq 512 \
+    theirs=$("$python" "$shared/bench/peer_llmc.py" "$model" "$folder/theirs" --scheme W4A16_AWQ --samples $samples --seq 512 \
         --threads "$threads" --text demo/text/calib.txt 2>/dev/null | sed -n 's/.*"calibrate_s": *\([0-9.]*\).*/\1/p')
     echo "round $round: ours $ours s, llm-compressor $theirs s"
     echo "$ours $theirs" >>"$figures"
