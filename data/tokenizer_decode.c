@@ -26,15 +26,6 @@ static const struct {
     {"Metaspace", QZ_DECODE_METASPACE, "type replacement add_prefix_space prepend_scheme split str_rep"},
 };
 
-static qz_status read_content(qz_decode *d, const qz_json_node *node, const char *where, const char *key,
-                              qz_arena *arena)
-{
-    const char *text;
-    QZ_TRY(qz_part_string(&text, node, where, key, NULL));
-    d->content = qz_arena_strdup(arena, text);
-    return d->content ? QZ_OK : qz_arena_failed(arena);
-}
-
 static qz_status read_metaspace(qz_decode *d, const qz_json_node *node, const char *where)
 {
     bool prefix;
@@ -50,15 +41,15 @@ static qz_status read_options(qz_decode *d, const qz_json_node *node, const char
     char inner[QZ_WHERE_SIZE];
     switch (d->kind) {
     case QZ_DECODE_REPLACE:
-        QZ_TRY(read_content(d, node, where, "content", arena));
+        QZ_TRY(qz_part_copy(&d->content, node, where, "content", arena));
         snprintf(inner, sizeof inner, "%.200s.pattern", where);
         return qz_pattern_read(&d->pattern, qz_json_get(node, "pattern"), inner);
     case QZ_DECODE_STRIP:
-        QZ_TRY(read_content(d, node, where, "content", arena));
+        QZ_TRY(qz_part_copy(&d->content, node, where, "content", arena));
         QZ_TRY(qz_part_int(&d->start, node, where, "start", 0, 1 << 20));
         return qz_part_int(&d->stop, node, where, "stop", 0, 1 << 20);
     case QZ_DECODE_METASPACE:
-        QZ_TRY(read_content(d, node, where, "replacement", arena));
+        QZ_TRY(qz_part_copy(&d->content, node, where, "replacement", arena));
         return read_metaspace(d, node, where);
     default:
         return QZ_OK;

@@ -56,6 +56,9 @@ QZ_NODISCARD qz_status qz_part_bool(bool *out, const qz_json_node *part, const c
                                     bool otherwise);
 QZ_NODISCARD qz_status qz_part_string(const char **out, const qz_json_node *part, const char *where, const char *key,
                                       const char *otherwise);
+/* A required string, copied into `arena`. */
+QZ_NODISCARD qz_status qz_part_copy(const char **out, const qz_json_node *part, const char *where, const char *key,
+                                    qz_arena *arena);
 QZ_NODISCARD qz_status qz_part_int(int64_t *out, const qz_json_node *part, const char *where, const char *key,
                                    int64_t low, int64_t high);
 /* The array `key` of a Sequence. */

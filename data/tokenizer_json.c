@@ -63,6 +63,14 @@ qz_status qz_part_string(const char **out, const qz_json_node *part, const char 
     return node || !otherwise ? qz_json_string(node, name, out) : QZ_OK;
 }
 
+qz_status qz_part_copy(const char **out, const qz_json_node *part, const char *where, const char *key, qz_arena *arena)
+{
+    const char *text;
+    QZ_TRY(qz_part_string(&text, part, where, key, NULL));
+    *out = qz_arena_strdup(arena, text);
+    return *out ? QZ_OK : qz_arena_failed(arena);
+}
+
 qz_status qz_part_int(int64_t *out, const qz_json_node *part, const char *where, const char *key, int64_t low,
                       int64_t high)
 {

@@ -23,15 +23,6 @@ static const struct {
     {"ByteLevel", QZ_NORMAL_BYTES, "type"},
 };
 
-static qz_status read_content(qz_normal *n, const qz_json_node *node, const char *where, const char *key,
-                              qz_arena *arena)
-{
-    const char *text;
-    QZ_TRY(qz_part_string(&text, node, where, key, NULL));
-    n->content = qz_arena_strdup(arena, text);
-    return n->content ? QZ_OK : qz_arena_failed(arena);
-}
-
 static qz_status read_options(qz_normal *n, const qz_json_node *node, const char *where, qz_arena *arena)
 {
     char inner[QZ_WHERE_SIZE];
@@ -40,9 +31,9 @@ static qz_status read_options(qz_normal *n, const qz_json_node *node, const char
         QZ_TRY(qz_part_bool(&n->left, node, where, "strip_left", false));
         return qz_part_bool(&n->right, node, where, "strip_right", false);
     case QZ_NORMAL_PREPEND:
-        return read_content(n, node, where, "prepend", arena);
+        return qz_part_copy(&n->content, node, where, "prepend", arena);
     case QZ_NORMAL_REPLACE:
-        QZ_TRY(read_content(n, node, where, "content", arena));
+        QZ_TRY(qz_part_copy(&n->content, node, where, "content", arena));
         snprintf(inner, sizeof inner, "%.200s.pattern", where);
         return qz_pattern_read(&n->pattern, qz_json_get(node, "pattern"), inner);
     default:
