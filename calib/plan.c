@@ -21,7 +21,8 @@ static void tier(qz_plan *p, const char *name, uint64_t bytes)
 static uint64_t stats_bytes(const qz_model *m)
 {
     uint64_t sum = 0;
-    for (int s = 0; s < QZ_STAGES; s++) sum += qz_stats_bytes(qz_model_stage_width(m, (qz_stage)s), QZ_RUN_RESERVOIR);
+    for (int s = 0; s < QZ_STAGES; s++)
+        sum += qz_stats_bytes(qz_model_stage_width(m, (qz_stage)s), (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR});
     return sum;
 }
 

@@ -27,8 +27,9 @@ static const qz_export_linear *plan_of(const run *r, int layer)
 static qz_status stats_new(const run *r, int layer, qz_stats stats[QZ_STAGES])
 {
     for (int s = 0; s < QZ_STAGES; s++)
-        QZ_TRY(qz_stats_new(&stats[s], qz_model_stage_width(r->model, (qz_stage)s), QZ_RUN_RESERVOIR,
-                            r->recipe->calibration.seed, (uint64_t)layer * QZ_STAGES + (uint64_t)s, r->layer));
+        QZ_TRY(qz_stats_new(&stats[s], qz_model_stage_width(r->model, (qz_stage)s),
+                            (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR}, r->recipe->calibration.seed,
+                            (uint64_t)layer * QZ_STAGES + (uint64_t)s, r->layer));
     return QZ_OK;
 }
 
@@ -101,8 +102,10 @@ static qz_status quantize(const run *r, const qz_linear *linear, const qz_export
         .solver_options = recipe->weights.solver.options,
     };
     qz_qtensor q;
+    qz_solve_info info;
     double error;
-    QZ_TRY_CTX(qz_solver_at((size_t)recipe->weights.solver.index)->solve(&q, &args, r->scratch), "%s", l->module);
+    QZ_TRY_CTX(qz_solver_at((size_t)recipe->weights.solver.index)->solve(&q, &info, &args, r->scratch), "%s",
+               l->module);
     QZ_TRY(qz_layer_error(&error, args.backend, &linear->weight, &q, stats, r->scratch));
     qz_report_add(r->args->report, "linear", l->module, "relative_output_error", error, "");
     QZ_TRY(qz_writer_linear(r->writer, l, linear, &q, r->scratch));

@@ -200,7 +200,7 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     QZ_TRY(print_qtensor(print_of(w, l->module), q));
-    return w->container->write_linear(w->shards, l, q, scratch);
+    return w->container->write_linear(w->shards, l, q, NULL, scratch);
 }
 
 qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch)

@@ -83,6 +83,11 @@ QZ_NODISCARD qz_status qz_ckpt_check_shape(const qz_ckpt *c, const qz_stored *t,
 bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module);
 /* The names under which the container stores `module`'s tensors are all known to it (for the unknown-tensor check). */
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module);
+/* How the module's input is rounded when served, and the cache; mode NONE and wanted false where nothing says so. */
+QZ_NODISCARD qz_status qz_ckpt_read_activation(const qz_ckpt *c, const char *module, qz_act_scheme *scheme,
+                                               qz_act_values *values);
+QZ_NODISCARD qz_status qz_ckpt_read_kv(const qz_ckpt *c, const char *attention, int64_t kv_heads, qz_kv_scheme *scheme,
+                                       float *key, float *value);
 /* The quantized form, from `arena`. */
 QZ_NODISCARD qz_status qz_ckpt_read_qtensor(const qz_ckpt *c, const char *module, int64_t n, int64_t k, qz_qtensor *out,
                                             qz_arena *arena);
@@ -119,13 +124,24 @@ typedef struct qz_export_linear {
     int fused;            /* linears of one layer that servers fuse share a number within `layer`; -1: none */
     int layer;            /* -1: outside the decoder layers (the output head) */
     const char *fused_as; /* module path that servers give the fused set ("...self_attn.qkv_proj"); NULL: not known */
+    qz_act_scheme activation; /* how its input is rounded when it is served */
+    bool ordered;             /* the recipe insists on a permutation (GPTQ's desc_act and g_idx) */
 } qz_export_linear;
 
 typedef struct qz_export_plan {
-    const qz_export_linear *linear;
+    const qz_export_linear *linear; /* layer by layer */
     size_t linears;
-    qz_dtype plain_type; /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
+    qz_dtype plain_type;          /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
+    qz_kv_scheme kv;              /* of the key-value cache */
+    const char *const *attention; /* [layers] modules "model.layers.0.self_attn", where cache scales belong */
+    int layers;
+    int64_t kv_heads;
 } qz_export_plan;
+
+/* Scales of one layer's cache, (kv_heads) each when per head, else one. */
+typedef struct qz_kv_values {
+    const float *key, *value;
+} qz_kv_values;
 
 struct qz_container {
     qz_plugin plugin;
@@ -143,10 +159,25 @@ struct qz_container {
     /* The quantized tensors of one linear. Its bias is a plain tensor: the caller declares "<module>.bias" under the
      * same unit and writes it. */
     qz_status (*declare_linear)(qz_shards *s, const qz_export_linear *l);
-    qz_status (*write_linear)(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, qz_arena *scratch);
-    /* Value of config.json's "quantization_config" as JSON text in `arena`. */
+    qz_status (*write_linear)(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, const qz_act_values *act,
+                              qz_arena *scratch);
+    /* Scales of a layer's cache; NULL: cannot be stored (can_express says so). */
+    qz_status (*declare_kv)(qz_shards *s, const qz_export_plan *plan, int layer);
+    qz_status (*write_kv)(qz_shards *s, const qz_export_plan *plan, int layer, const qz_kv_values *values);
+    /* How inputs of `module` are rounded by a server of this folder; values only for QZ_ACT_TENSOR. NULL: never. */
+    qz_status (*read_activation)(const qz_ckpt *c, const char *module, qz_act_scheme *scheme, qz_act_values *values);
+    /* Scheme of the cache, and scales (kv_heads, all equal unless per head) of one attention module. NULL: none. */
+    qz_status (*read_kv)(const qz_ckpt *c, const char *attention, int64_t kv_heads, qz_kv_scheme *scheme, float *key,
+                         float *value);
+    /* Value of config.json's "quantization_config" as JSON text in `arena`; NULL text: the key is removed. */
     qz_status (*config_block)(char **out, const qz_export_plan *plan, qz_arena *arena);
+    /* NULL: none. Further files beside the weights (GPTQ's quantize_config.json). */
+    qz_status (*extra_files)(const char *folder, const qz_export_plan *plan, qz_arena *arena);
+    /* What the stored form asks of schemes: the pipeline sets these before anything is chosen. NULL: nothing. */
+    void (*settle)(qz_export_linear *l, qz_dtype plain_type);
     qz_dtype preferred_plain_type; /* what `torch_dtype` should say unless the recipe insists */
+    float int8_divisor;            /* of activations: 127 or 127.5; 0: it holds none */
+    const char *consumer;          /* of `qcal check`: "vllm", "transformers"; NULL: none in particular */
 };
 
 const qz_plugins *qz_containers(void);

@@ -287,8 +287,10 @@ static qz_status check_qtensor(const qz_export_linear *l, const qz_qtensor *q)
     return QZ_OK;
 }
 
-static qz_status write_linear(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, qz_arena *scratch)
+static qz_status write_linear(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, const qz_act_values *act,
+                              qz_arena *scratch)
 {
+    (void)act;
     QZ_TRY(check_qtensor(l, q));
     int64_t groups = qz_scheme_scale_cols(&q->scheme, l->k);
     qz_arena_mark mark = qz_arena_save(scratch);

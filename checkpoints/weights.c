@@ -161,6 +161,23 @@ bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module
     return false;
 }
 
+qz_status qz_ckpt_read_activation(const qz_ckpt *c, const char *module, qz_act_scheme *scheme, qz_act_values *values)
+{
+    *scheme = (qz_act_scheme){0};
+    *values = (qz_act_values){0};
+    const qz_container *container = qz_ckpt_container(c);
+    if (!container->read_activation || !qz_ckpt_is_quantized(c, module)) return QZ_OK;
+    return container->read_activation(c, module, scheme, values);
+}
+
+qz_status qz_ckpt_read_kv(const qz_ckpt *c, const char *attention, int64_t kv_heads, qz_kv_scheme *scheme, float *key,
+                          float *value)
+{
+    *scheme = (qz_kv_scheme){0};
+    const qz_container *container = qz_ckpt_container(c);
+    return container->read_kv ? container->read_kv(c, attention, kv_heads, scheme, key, value) : QZ_OK;
+}
+
 qz_status qz_ckpt_read_qtensor(const qz_ckpt *c, const char *module, int64_t n, int64_t k, qz_qtensor *out,
                                qz_arena *arena)
 {

@@ -63,7 +63,41 @@ typedef struct qz_scheme {
     bool symmetric;                 /* integer formats: zero is 2^(bits-1) and is not stored */
     qz_dtype scale_type;            /* F32, F16, BF16: scales are rounded to it before a code is chosen */
     qz_zero_rule zero_rule;
+    int least_zero;    /* asymmetric: no zero is smaller (GPTQ's first layout cannot store 0) */
+    bool narrow;       /* symmetric: codes on both sides of zero alike, scale = amax / (2^(bits-1) - 1) (LLM.int8()) */
+    int64_t flat;      /* > 0: a piece is a run of so many elements of the matrix row by row, across rows
+                        * (bitsandbytes); piece_rows and piece_cols are then unused and piece (n K + k) / flat counts */
+    bool double_quant; /* scales are quantized themselves (Dettmers et al. 2023, section 3) */
 } qz_scheme;
+
+/* How the inputs of a linear are rounded before the product. */
+typedef enum qz_act_mode {
+    QZ_ACT_NONE,   /* they are not */
+    QZ_ACT_TOKEN,  /* dynamic: each token has a scale of its own, from its largest value */
+    QZ_ACT_GROUP,  /* dynamic: `group` channels of a token share one */
+    QZ_ACT_TENSOR, /* static: one scale (and zero) for all, from calibration */
+} qz_act_mode;
+
+typedef struct qz_act_scheme {
+    qz_act_mode mode;
+    qz_format format; /* int8, fp8_e4m3, fp8_e5m2 */
+    int64_t group;    /* for QZ_ACT_GROUP */
+    bool symmetric;   /* integer formats */
+    float divisor;    /* int8: scale = amax / divisor, 127 or 127.5: what the container's consumers do */
+} qz_act_scheme;
+
+/* What QZ_ACT_TENSOR needs beside it. */
+typedef struct qz_act_values {
+    float scale;
+    int zero; /* signed code of zero, -128 .. 127; 0 when symmetric */
+} qz_act_values;
+
+/* How keys (after rope) and values are rounded in the cache. */
+typedef struct qz_kv_scheme {
+    bool wanted;
+    qz_format format; /* int8, fp8_e4m3, fp8_e5m2 */
+    bool per_head;    /* a scale for each kv head, else one for all */
+} qz_kv_scheme;
 
 /* Pieces along rows and columns of an (N, K) matrix. */
 int64_t qz_scheme_scale_rows(const qz_scheme *s, int64_t n);

@@ -46,9 +46,11 @@ typedef struct qz_qtensor {
     float *scales;        /* (SN, SK) each exactly a number of scheme.scale_type */
     uint8_t *zeros;       /* (SN, SK) codes of zero; NULL when symmetric or floating */
     int32_t *permutation; /* (K) group of each input (GPTQ's g_idx); NULL: k / piece_cols */
-    float *second_scales; /* double quantization, K-quants, NVFP4: later formats; NULL */
-    float *minima;        /* K-quants; NULL */
-    float *codebook;      /* AQLM, NF4; NULL */
+    uint8_t *scale_codes; /* (SN, SK) double quantization: scales = map[code] * second_scales + scale_offset; NULL */
+    float *second_scales; /* double quantization: one for 256 scales; K-quants, NVFP4: later; NULL */
+    float scale_offset;
+    float *minima;   /* K-quants; NULL */
+    float *codebook; /* AQLM, NF4; NULL */
 } qz_qtensor;
 
 /* Codes, scales and (when asymmetric integers) zeros for an (n, k) matrix, uninitialised, from `arena`. */

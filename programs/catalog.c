@@ -16,8 +16,8 @@ static bool needs_statistics(const qz_plugins *list, int index)
 
 qz_recipe_catalog qz_catalog(void)
 {
-    return (qz_recipe_catalog){qz_transforms(), qz_ranges(),   qz_solvers(),
-                               qz_containers(), qz_backends(), needs_statistics};
+    return (qz_recipe_catalog){qz_transforms(), qz_ranges(),    qz_solvers(),    qz_containers(),
+                               qz_backends(),   qz_observers(), needs_statistics};
 }
 
 /* "path=value" -> an override. */

@@ -4,7 +4,7 @@
  *
  *     const qz_solver *rtn; const qz_range *clip;
  *     qz_solve_args args = {.backend = be, .weight = w, .stats = &stats, .scheme = scheme, .range = clip, ...};
- *     QZ_TRY(rtn->solve(&q, &args, layer_arena));
+ *     QZ_TRY(rtn->solve(&q, &info, &args, layer_arena));
  */
 #ifndef QZ_QUANT_QUANT_H
 #define QZ_QUANT_QUANT_H
@@ -14,7 +14,14 @@
 #include "quant/stats.h"
 
 /* What a method needs of the statistics, as flags. */
-enum { QZ_NEED_NOTHING = 0, QZ_NEED_GRAM = 1, QZ_NEED_ABSMAX = 2, QZ_NEED_ABSMEAN = 4, QZ_NEED_RESERVOIR = 8 };
+enum {
+    QZ_NEED_NOTHING = 0,
+    QZ_NEED_GRAM = 1,
+    QZ_NEED_ABSMAX = 2,
+    QZ_NEED_ABSMEAN = 4,
+    QZ_NEED_RESERVOIR = 8,
+    QZ_NEED_HISTOGRAM = 16
+};
 
 /* ---- ranges: scale and zero of each piece (ranges.def) ---- */
 
@@ -34,6 +41,14 @@ const qz_range *qz_range_at(size_t i);
 
 /* ---- solvers: the codes (solvers.def) ---- */
 
+/* What solvers of linears with one input may keep between calls (the factor of the Gram matrix). Zeroed by the caller
+ * before the first; everything in it comes from `arena`, which the caller empties when the input or its statistics
+ * change. */
+typedef struct qz_solve_shared {
+    qz_arena *arena;
+    void *kept; /* the solver's own */
+} qz_solve_shared;
+
 typedef struct qz_solve_args {
     const qz_backend *backend;
     qz_tensor weight; /* (N, K) F32; not changed */
@@ -41,13 +56,28 @@ typedef struct qz_solve_args {
     qz_scheme scheme;
     const qz_range *range;
     qz_options range_options, solver_options;
+    const qz_qtensor *given; /* its scales and zeros are to be used (sets that share one); NULL: the range chooses */
+    bool may_fall_back;      /* recipe: "on_failure": "rtn" */
+    qz_solve_shared *shared; /* NULL: nothing is kept */
 } qz_solve_args;
+
+/* What happened, for the report. */
+typedef struct qz_solve_info {
+    double damping;        /* rung of the ladder that was taken; 0: none was needed */
+    int64_t dead_channels; /* inputs that never fired */
+    int64_t rows_kept;     /* rows that kept the codes of rounding because these lose less */
+    bool fell_back;        /* rounding took the solver's place, as the recipe allows */
+} qz_solve_info;
 
 typedef struct qz_solver {
     qz_plugin plugin;
     unsigned needs;
-    qz_status (*solve)(qz_qtensor *out, const qz_solve_args *args, qz_arena *arena);
+    /* The codes and scales come from `arena`, workspace too; `info` is filled in. */
+    qz_status (*solve)(qz_qtensor *out, qz_solve_info *info, const qz_solve_args *args, qz_arena *arena);
 } qz_solver;
+
+/* Scales and zeros of `q` (allocated): the given ones, or those that the range chooses for `weight`. */
+QZ_NODISCARD qz_status qz_solve_scales(qz_qtensor *q, const qz_solve_args *args);
 
 const qz_plugins *qz_solvers(void);
 const qz_solver *qz_solver_at(size_t i);
@@ -59,6 +89,26 @@ void qz_round_to_nearest(qz_qtensor *q, const qz_tensor *weight /* (N, K) */);
 /* tr((W - Q) G (W - Q)^T) and tr(W G W^T), exact over all rows; `q` NULL: loss of rounding nothing (0). */
 QZ_NODISCARD qz_status qz_output_loss(double *loss, double *energy, const qz_backend *backend, const qz_tensor *weight,
                                       const qz_qtensor *q, const qz_stats *stats, qz_arena *scratch);
+
+/* ---- observers: one range for all values of an activation (observers.def) ---- */
+
+/* How the values of a tensor are distributed. */
+typedef struct qz_distribution {
+    float low, high;           /* extremes, 0 included */
+    const uint64_t *histogram; /* [QZ_HISTOGRAM_BINS]; NULL: use the sample */
+    const float *sample;       /* (count) values; NULL when there is a histogram */
+    int64_t count;
+} qz_distribution;
+
+typedef struct qz_observer {
+    qz_plugin plugin;
+    /* The interval that the codes shall cover, *lo <= 0 <= *hi; for symmetric schemes the larger side counts. */
+    qz_status (*finish)(float *lo, float *hi, const qz_distribution *d, const qz_act_scheme *scheme,
+                        const qz_options *options);
+} qz_observer;
+
+const qz_plugins *qz_observers(void);
+const qz_observer *qz_observer_at(size_t i);
 
 /* ---- AWQ's scale search in Gram form (scale_search.c) ---- */
 

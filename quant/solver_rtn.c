@@ -1,4 +1,6 @@
 /* Round to nearest: every weight to the nearest code of its piece's grid. */
+#include <string.h>
+
 #include "base/parallel.h"
 #include "quant/piece.h"
 #include "quant/quant.h"
@@ -30,10 +32,21 @@ void qz_round_to_nearest(qz_qtensor *q, const qz_tensor *weight)
     }
 }
 
-static qz_status solve(qz_qtensor *out, const qz_solve_args *a, qz_arena *arena)
+qz_status qz_solve_scales(qz_qtensor *q, const qz_solve_args *a)
 {
+    if (!a->given) return a->range->choose(q, a->backend, &a->weight, a->stats, &a->range_options);
+    const size_t pieces =
+        (size_t)(qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols));
+    memcpy(q->scales, a->given->scales, pieces * sizeof *q->scales);
+    if (q->zeros) memcpy(q->zeros, a->given->zeros, pieces);
+    return QZ_OK;
+}
+
+static qz_status solve(qz_qtensor *out, qz_solve_info *info, const qz_solve_args *a, qz_arena *arena)
+{
+    *info = (qz_solve_info){0};
     QZ_TRY(qz_qtensor_alloc(out, &a->scheme, a->weight.shape[0], a->weight.shape[1], arena));
-    QZ_TRY(a->range->choose(out, a->backend, &a->weight, a->stats, &a->range_options));
+    QZ_TRY(qz_solve_scales(out, a));
     qz_round_to_nearest(out, &a->weight);
     return QZ_OK;
 }

@@ -6,24 +6,27 @@
 
 #include "base/parallel.h"
 
-uint64_t qz_stats_bytes(int64_t k, int64_t reservoir_capacity)
+uint64_t qz_stats_bytes(int64_t k, qz_stats_wants wants)
 {
     const uint64_t c = (uint64_t)k;
     return c * c * sizeof(float) + c * (sizeof(float) + sizeof(double)) +
-           (uint64_t)reservoir_capacity * c * sizeof(float);
+           (uint64_t)wants.reservoir * c * sizeof(float) + (wants.histogram ? QZ_HISTOGRAM_BINS * sizeof(uint64_t) : 0);
 }
 
-qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed, uint64_t stream,
-                       qz_arena *arena)
+qz_status qz_stats_new(qz_stats *out, int64_t k, qz_stats_wants wants, uint64_t seed, uint64_t stream, qz_arena *arena)
 {
-    *out = (qz_stats){.k = k, .reservoir_capacity = reservoir_capacity};
+    *out = (qz_stats){.k = k, .reservoir_capacity = wants.reservoir};
     out->gram = qz_arena_calloc(arena, qz_array_bytes((size_t)(k * k), sizeof *out->gram));
     out->absmax = qz_arena_calloc(arena, (size_t)k * sizeof *out->absmax);
     out->abssum = qz_arena_calloc(arena, (size_t)k * sizeof *out->abssum);
     if (!out->gram || !out->absmax || !out->abssum) return qz_arena_failed(arena);
-    if (reservoir_capacity > 0) {
-        out->reservoir = qz_arena_array(arena, float, (size_t)(reservoir_capacity * k));
+    if (wants.reservoir > 0) {
+        out->reservoir = qz_arena_array(arena, float, (size_t)(wants.reservoir * k));
         if (!out->reservoir) return qz_arena_failed(arena);
+    }
+    if (wants.histogram) {
+        out->histogram = qz_arena_calloc(arena, QZ_HISTOGRAM_BINS * sizeof *out->histogram);
+        if (!out->histogram) return qz_arena_failed(arena);
     }
     qz_rng_seed(&out->rng, seed, stream);
     return QZ_OK;
@@ -78,6 +81,7 @@ qz_status qz_stats_finish(qz_stats *s)
 void qz_stats_rescale(qz_stats *s, const float *scale)
 {
     const int64_t k = s->k;
+    s->rescaled = true;
     QZ_PARALLEL_FOR_STATIC
     for (int64_t i = 0; i < k; i++) {
         for (int64_t j = 0; j < k; j++) s->gram[i * k + j] = s->gram[i * k + j] / (scale[i] * scale[j]);

@@ -5,12 +5,16 @@
 #ifndef QZ_QUANT_STATS_H
 #define QZ_QUANT_STATS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/arena.h"
 #include "base/rng.h"
 #include "base/status.h"
 #include "kernels/kernels.h"
+
+/* Bins of the histogram: sign, exponent and 5 bits of mantissa of x as F32, that is bits >> 18; merging is addition. */
+enum { QZ_HISTOGRAM_BINS = 1 << 14 };
 
 typedef struct qz_stats {
     int64_t k; /* channels */
@@ -20,13 +24,20 @@ typedef struct qz_stats {
     double *abssum;   /* (K) mean |x| = abssum / tokens */
     float *reservoir; /* (R, K) a seeded uniform sample of token rows (Vitter 1985, algorithm R); NULL: not kept */
     int64_t reservoir_rows, reservoir_capacity;
+    uint64_t *histogram; /* [QZ_HISTOGRAM_BINS] of all elements of x as gathered, before any fold; NULL: not kept */
+    bool rescaled;       /* a fold changed x since: the histogram no longer describes it, the reservoir does */
     qz_rng rng;
     const float *divisor; /* (K) the record is to be read as that of x / divisor (a fold being tried); NULL: of x */
 } qz_stats;
 
-/* Zeroed, from `arena`; capacity 0: no reservoir. */
-QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, int64_t reservoir_capacity, uint64_t seed,
-                                    uint64_t stream, qz_arena *arena);
+typedef struct qz_stats_wants {
+    int64_t reservoir; /* rows; 0: none */
+    bool histogram;
+} qz_stats_wants;
+
+/* Zeroed, from `arena`. */
+QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, qz_stats_wants wants, uint64_t seed, uint64_t stream,
+                                    qz_arena *arena);
 /* Adds the rows of x (T, K). */
 QZ_NODISCARD qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x);
 /* Mirrors the lower triangle into the upper. Non-finite statistics are QZ_NUMERIC naming the channel. */
@@ -34,6 +45,6 @@ QZ_NODISCARD qz_status qz_stats_finish(qz_stats *s);
 /* The statistics of x / s: divides gram by s s^T, the rest by s. */
 void qz_stats_rescale(qz_stats *s, const float *scale /* (K) */);
 /* Bytes that qz_stats_new takes. */
-uint64_t qz_stats_bytes(int64_t k, int64_t reservoir_capacity);
+uint64_t qz_stats_bytes(int64_t k, qz_stats_wants wants);
 
 #endif

@@ -20,10 +20,16 @@
 #include "base/status.h"
 #include "numeric/format.h"
 
-enum { QZ_RECIPE_VERSION = 1, QZ_RECIPE_TRANSFORMS = 8, QZ_RECIPE_PATTERNS = 64 };
+enum {
+    QZ_RECIPE_VERSION = 1,
+    QZ_RECIPE_TRANSFORMS = 8,
+    QZ_RECIPE_PATTERNS = 64,
+    QZ_RECIPE_OVERRIDES = 32,
+    QZ_RECIPE_OUTPUTS = 16
+};
 
 typedef struct qz_recipe_catalog {
-    const qz_plugins *transforms, *ranges, *solvers, *containers, *backends;
+    const qz_plugins *transforms, *ranges, *solvers, *containers, *backends, *observers;
     /* Does row `index` of one of the lists need statistics, that is calibration data? NULL: none does. */
     bool (*needs_statistics)(const qz_plugins *list, int index);
 } qz_recipe_catalog;
@@ -40,6 +46,37 @@ typedef struct qz_patterns {
     int count;
 } qz_patterns;
 
+/* Values of qz_recipe_weights.group that are no number of inputs. */
+enum { QZ_GROUP_CHANNEL = 0, QZ_GROUP_TENSOR = -1, QZ_GROUP_BLOCK = -2 /* 128 x 128 */ };
+
+typedef struct qz_recipe_weights {
+    qz_format format;
+    int64_t group; /* > 0: inputs that share a scale; or QZ_GROUP_... */
+    bool symmetric, double_quant;
+    bool fall_back; /* "on_failure": "rtn", else "stop" */
+    qz_choice range, solver;
+    qz_patterns skip;
+} qz_recipe_weights;
+
+/* mode QZ_ACT_NONE: activations stay as they are. */
+typedef struct qz_recipe_activations {
+    qz_act_mode mode; /* "static": TENSOR; "dynamic": TOKEN, or GROUP with a group */
+    qz_format format;
+    int64_t group;
+    bool symmetric;
+    qz_choice observer; /* static; index -1: "auto", each observer is tried and the best layer output wins */
+} qz_recipe_activations;
+
+/* What some linears have instead: the base's values with the entry's own on top. */
+typedef struct qz_recipe_exception {
+    qz_patterns match;
+    bool skip;
+    qz_recipe_weights weights;
+    qz_recipe_activations activations;
+} qz_recipe_exception;
+
+typedef enum qz_propagate { QZ_PROPAGATE_AUTO, QZ_PROPAGATE_QUANTIZED, QZ_PROPAGATE_ORIGINAL } qz_propagate;
+
 typedef struct qz_recipe {
     int version;
     const char *model, *output;
@@ -51,16 +88,26 @@ typedef struct qz_recipe {
         uint64_t seed;
         bool shuffle;
         qz_dtype activations; /* of the residual stream kept between layers: F32 or BF16 */
+        qz_propagate propagate;
+        int64_t expert_tokens; /* an expert that got fewer is calibrated on all tokens of the layer */
     } calibration;
+    struct {
+        qz_dtype type;      /* of the Gram matrices in the file: F32 or F16 */
+        qz_patterns layers; /* modules "model.layers.3" to keep; none given: all */
+    } statistics;
     qz_choice transform[QZ_RECIPE_TRANSFORMS];
     int transforms;
+    qz_recipe_weights weights;
+    qz_recipe_activations activations;
     struct {
-        qz_format format;
-        int64_t group; /* 0: one scale a row ("channel"); > 0: inputs that share a scale */
-        bool symmetric;
-        qz_choice range, solver;
-        qz_patterns skip;
-    } weights;
+        qz_kv_scheme scheme;
+        qz_choice observer;
+    } kv_cache;
+    qz_recipe_exception override[QZ_RECIPE_OVERRIDES];
+    int overrides;
+    /* "outputs": each entry laid over the rest of the recipe (RFC 7396) is a recipe of its own; 0: this one is all. */
+    struct qz_recipe *outputs[QZ_RECIPE_OUTPUTS];
+    int output_count;
     struct {
         qz_choice container;
         qz_dtype dtype; /* of what is not quantized; QZ_DTYPE_COUNT: "auto", as the container prefers */
@@ -73,6 +120,9 @@ typedef struct qz_recipe {
         int64_t windows; /* at most; 0: all */
         int64_t sequence_length;
         double accept_perplexity_ratio; /* 0: not asked */
+        double accept_kl;               /* mean, in nats; 0: not asked */
+        double accept_top1;             /* least agreement, 0 to 1; 0: not asked */
+        double accept_layer_error;      /* 0: not asked */
     } evaluate;
     char hash[33];    /* of the recipe after overrides, in canonical form */
     const char *text; /* that canonical form, for report.json */

@@ -81,7 +81,7 @@ static qz_ckpt *rewritten(const qz_ckpt *source, const qz_qtensor *q, const char
     check_ok(qz_shards_new(&s, folder, 0));
     check_ok(container->declare_linear(s, &l));
     check_ok(qz_shards_begin(s));
-    check_ok(container->write_linear(s, &l, q, arena));
+    check_ok(container->write_linear(s, &l, q, NULL, arena));
     check_ok(qz_shards_finish(s));
     qz_shards_free(s);
     char *block;

@@ -51,7 +51,7 @@ static void setup(fixture *f)
     f->w = widened(f, "W");
     f->x = widened(f, "X");
     f->n = f->w.shape[0], f->k = f->w.shape[1], f->t = f->x.shape[0];
-    check_ok(qz_stats_new(&f->stats, f->k, 0, 1, 1, f->arena));
+    check_ok(qz_stats_new(&f->stats, f->k, (qz_stats_wants){0}, 1, 1, f->arena));
     check_ok(qz_stats_add(&f->stats, f->backend, &f->x));
     check_ok(qz_stats_finish(&f->stats));
 }
@@ -125,7 +125,7 @@ static qz_qtensor solved(fixture *f, qz_scheme scheme, const char *range)
                                 .range = r,
                                 .range_options = qz_options_default(r->plugin.options)};
     qz_qtensor q;
-    check_ok(rtn->solve(&q, &args, f->arena));
+    check_ok(rtn->solve(&q, &(qz_solve_info){0}, &args, f->arena));
     return q;
 }
 

@@ -52,7 +52,8 @@ static void forward(setup *s, float *out, bool gather)
     for (int i = 0; i < QZ_STAGES; i++) {
         int64_t width = qz_model_stage_width(s->model, (qz_stage)i);
         x[i] = qz_tensor_2d(qz_arena_array(s->arena, float, (size_t)(t * width)), QZ_F32, t, width);
-        if (gather) check_ok(qz_stats_new(&s->stats[i], width, 64, 1, (uint64_t)i, s->arena));
+        if (gather)
+            check_ok(qz_stats_new(&s->stats[i], width, (qz_stats_wants){.reservoir = 64}, 1, (uint64_t)i, s->arena));
     }
     for (int i = 0; i < QZ_STAGES; i++) {
         if (i % 2 == 0) check_ok(qz_stage_input(s->model, &s->layer, (qz_stage)i, batch, &residual, NULL, &x[i]));

@@ -105,7 +105,7 @@ static const char *write_model(const char *name, const model *m, const qz_contai
     check_ok(qz_shards_write(s, "model.norm.weight", m->norm, sizeof m->norm));
     for (int i = LINEARS - 1; i >= 0; i--) {
         const qz_export_linear *l = &m->linear[i];
-        check_ok(container->write_linear(s, l, &m->q[i], arena));
+        check_ok(container->write_linear(s, l, &m->q[i], NULL, arena));
         char bias[60];
         snprintf(bias, sizeof bias, "%s.bias", l->module);
         if (l->has_bias) check_ok(qz_shards_write(s, bias, m->bias[i], (size_t)l->n * 2));

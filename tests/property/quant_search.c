@@ -157,7 +157,7 @@ Test(quant_property, statistics_do_not_depend_on_the_calls)
     const int64_t rows[] = {1, 7, 128, 332};
     for (int i = 0; i < 4; i++) {
         qz_stats s;
-        check_ok(qz_stats_new(&s, K, 16, 31, 9, c.arena));
+        check_ok(qz_stats_new(&s, K, (qz_stats_wants){.reservoir = 16}, 31, 9, c.arena));
         add_in_calls(&s, &c, rows[i]);
         cr_assert(s.tokens == T && s.reservoir_rows == 16);
         cr_assert_arr_eq(s.absmax, c.stats.absmax, K * sizeof(float));

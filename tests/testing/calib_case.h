@@ -32,8 +32,8 @@ static const char case_recipe[] =
 /* case_recipe with "path=value" settings: NULL, or an array that ends with NULL. */
 static inline qz_recipe *case_parse(qz_arena *arena, const char *const *sets)
 {
-    const qz_recipe_catalog catalog = {qz_transforms(), qz_ranges(),   qz_solvers(),
-                                       qz_containers(), qz_backends(), NULL};
+    const qz_recipe_catalog catalog = {qz_transforms(), qz_ranges(),    qz_solvers(), qz_containers(),
+                                       qz_backends(),   qz_observers(), NULL};
     qz_override overrides[CASE_SETS];
     int count = 0;
     for (; sets && sets[count]; count++) {

@@ -40,7 +40,8 @@ static inline bool fake_needs_statistics(const qz_plugins *list, int index)
 }
 
 static const qz_recipe_catalog fake_catalog = {
-    &fake_transforms, &fake_ranges, &fake_solvers, &fake_containers, &fake_backends, fake_needs_statistics,
+    &fake_transforms, &fake_ranges, &fake_solvers,         &fake_containers,
+    &fake_backends,   &fake_ranges, fake_needs_statistics,
 };
 
 #define FAKE_RECIPE                                                                                                    \

@@ -43,7 +43,7 @@ static inline quant_case quant_case_new(int64_t n, int64_t k, int64_t tokens, ui
     qz_rng_seed(&c.rng, seed, 5);
     c.w = quant_matrix(&c, n, k, 0.05);
     quant_inputs(&c, tokens, k);
-    check_ok(qz_stats_new(&c.stats, k, 16, seed, 9, c.arena));
+    check_ok(qz_stats_new(&c.stats, k, (qz_stats_wants){.reservoir = 16}, seed, 9, c.arena));
     check_ok(qz_stats_add(&c.stats, c.backend, &c.x));
     check_ok(qz_stats_finish(&c.stats));
     return c;
@@ -66,7 +66,8 @@ static inline const qz_solver *quant_rtn(void)
 
 static inline qz_scheme quant_scheme(qz_format format, int64_t rows, int64_t cols, bool symmetric)
 {
-    return (qz_scheme){format, rows, cols, symmetric, QZ_F16, QZ_ROUND_VALUE};
+    return (qz_scheme){
+        .format = format, .piece_rows = rows, .piece_cols = cols, .symmetric = symmetric, .scale_type = QZ_F16};
 }
 
 /* Of the case's weight. */
@@ -80,7 +81,7 @@ static inline qz_qtensor quant_solved(quant_case *c, qz_scheme scheme, const cha
                                 .range = r,
                                 .range_options = qz_options_default(r->plugin.options)};
     qz_qtensor q;
-    check_ok(quant_rtn()->solve(&q, &args, c->arena));
+    check_ok(quant_rtn()->solve(&q, &(qz_solve_info){0}, &args, c->arena));
     return q;
 }
 

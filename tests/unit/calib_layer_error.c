@@ -32,8 +32,8 @@ static linear_case new_case(int rows)
                           .scheme = scheme,
                           .range = minmax,
                           .range_options = qz_options_default(minmax->plugin.options)};
-    check_ok(qz_solver_at(0)->solve(&c.q, &args, c.arena));
-    check_ok(qz_stats_new(&c.stats, K, R, 0, 0, c.arena));
+    check_ok(qz_solver_at(0)->solve(&c.q, &(qz_solve_info){0}, &args, c.arena));
+    check_ok(qz_stats_new(&c.stats, K, (qz_stats_wants){.reservoir = R}, 0, 0, c.arena));
     float *x = qz_arena_array(c.arena, float, R *K);
     for (int i = 0; i < R * K; i++) x[i] = (float)qz_rng_normal(&rng);
     qz_tensor t = qz_tensor_2d(x, QZ_F32, rows, K);

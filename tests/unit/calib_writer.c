@@ -41,7 +41,7 @@ static qz_status put_linear(writing *w, const qz_export_linear *l, const qz_line
                           .scheme = l->scheme,
                           .range = minmax,
                           .range_options = qz_options_default(minmax->plugin.options)};
-    check_ok(qz_solver_at(0)->solve(&q, &args, w->scratch));
+    check_ok(qz_solver_at(0)->solve(&q, &(qz_solve_info){0}, &args, w->scratch));
     return qz_writer_linear(w->writer, l, linear, &q, w->scratch);
 }
 

@@ -54,7 +54,7 @@ Test(awq, words_as_in_the_specification)
     check_ok(qz_shards_new(&s, folder, 0));
     check_ok(awq->declare_linear(s, &l));
     check_ok(qz_shards_begin(s));
-    check_ok(awq->write_linear(s, &l, &q, arena));
+    check_ok(awq->write_linear(s, &l, &q, NULL, arena));
     check_ok(qz_shards_finish(s));
     qz_shards_free(s);
     qz_safetensors *st;
@@ -83,7 +83,7 @@ Test(awq, a_scale_is_never_rounded)
     check_ok(qz_shards_new(&s, fixture_folder("m"), 0));
     check_ok(awq->declare_linear(s, &l));
     check_ok(qz_shards_begin(s));
-    check_fails(QZ_NUMERIC, "output 5, group 0 is not a number of F16", awq->write_linear(s, &l, &q, arena));
+    check_fails(QZ_NUMERIC, "output 5, group 0 is not a number of F16", awq->write_linear(s, &l, &q, NULL, arena));
     qz_shards_free(s);
 }
 
@@ -93,9 +93,9 @@ Test(awq, another_matrix_than_declared)
     qz_qtensor q;
     int32_t order[32] = {0};
     check_ok(qz_qtensor_alloc(&q, &l.scheme, 8, 32, arena));
-    check_fails(QZ_SHAPE, "(8, 32) is not the declared (16, 32)", awq->write_linear(NULL, &wide, &q, arena));
+    check_fails(QZ_SHAPE, "(8, 32) is not the declared (16, 32)", awq->write_linear(NULL, &wide, &q, NULL, arena));
     q.permutation = order;
-    check_fails(QZ_UNSUPPORTED, "permuted groups", awq->write_linear(NULL, &l, &q, arena));
+    check_fails(QZ_UNSUPPORTED, "permuted groups", awq->write_linear(NULL, &l, &q, NULL, arena));
 }
 
 /* ---- config ---- */

@@ -57,11 +57,11 @@ Test(solver_rtn, plain_formats_and_short_memory_are_told)
     qz_solve_args args = {.backend = c.backend, .weight = c.w, .range = minmax};
     qz_qtensor q;
     args.scheme = quant_scheme(QZ_FORMAT_BF16, 1, 0, false);
-    check_fails(QZ_UNSUPPORTED, "bf16", quant_rtn()->solve(&q, &args, c.arena));
+    check_fails(QZ_UNSUPPORTED, "bf16", quant_rtn()->solve(&q, &(qz_solve_info){0}, &args, c.arena));
     args.scheme = quant_scheme(QZ_FORMAT_INT4, 1, 0, false);
     args.weight.shape[0] = 1 << 20; /* is not read: there is no memory for its codes */
     qz_alloc_fail_at(1);
-    check_fails(QZ_MEMORY, "case", quant_rtn()->solve(&q, &args, c.arena));
+    check_fails(QZ_MEMORY, "case", quant_rtn()->solve(&q, &(qz_solve_info){0}, &args, c.arena));
     qz_alloc_fail_at(0);
     quant_case_free(&c);
 }

@@ -34,7 +34,7 @@ Test(stats, rescaled_are_those_of_rescaled_data)
     qz_stats of_data;
     for (int j = 0; j < K; j++) scale[j] = (float)exp(qz_rng_normal(&c.rng));
     for (int64_t i = 0; i < c.x.shape[0] * K; i++) qz_f32(&c.x)[i] /= scale[i % K];
-    check_ok(qz_stats_new(&of_data, K, 16, 2, 9, c.arena));
+    check_ok(qz_stats_new(&of_data, K, (qz_stats_wants){.reservoir = 16}, 2, 9, c.arena));
     check_ok(qz_stats_add(&of_data, c.backend, &c.x));
     check_ok(qz_stats_finish(&of_data));
     qz_stats_rescale(&c.stats, scale);
@@ -63,7 +63,7 @@ Test(stats, reservoir_is_uniform)
     for (uint64_t seed = 0; seed < SEEDS; seed++) {
         qz_stats s;
         qz_arena_reset(arena);
-        check_ok(qz_stats_new(&s, 2, KEPT, seed, 0, arena));
+        check_ok(qz_stats_new(&s, 2, (qz_stats_wants){.reservoir = KEPT}, seed, 0, arena));
         check_ok(qz_stats_add(&s, qz_backend_best(), &x));
         cr_assert(s.reservoir_rows == KEPT);
         for (int r = 0; r < KEPT; r++) seen[(int)s.reservoir[2 * r]]++;
@@ -100,8 +100,8 @@ Test(stats, bytes_are_those_taken)
     qz_arena *arena;
     qz_stats s;
     check_ok(qz_arena_new(&arena, "test"));
-    check_ok(qz_stats_new(&s, 256, 32, 0, 0, arena));
-    cr_assert(qz_arena_used(arena) == qz_stats_bytes(256, 32));
+    check_ok(qz_stats_new(&s, 256, (qz_stats_wants){.reservoir = 32}, 0, 0, arena));
+    cr_assert(qz_arena_used(arena) == qz_stats_bytes(256, (qz_stats_wants){.reservoir = 32}));
     qz_arena_free(arena);
 }
 
@@ -113,7 +113,7 @@ Test(stats, memory_running_out_is_told)
         qz_stats s;
         check_ok(qz_arena_new(&arena, "narrow"));
         qz_alloc_fail_at(n);
-        const qz_status status = qz_stats_new(&s, 2048, 2048, 0, 0, arena);
+        const qz_status status = qz_stats_new(&s, 2048, (qz_stats_wants){.reservoir = 2048}, 0, 0, arena);
         qz_alloc_fail_at(0);
         cr_assert(status == QZ_OK || (status == QZ_MEMORY && strstr(qz_error_message(), "narrow")));
         failed += status == QZ_MEMORY;
