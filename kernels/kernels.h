@@ -20,6 +20,9 @@
 #include "base/status.h"
 #include "numeric/tensor.h"
 
+/* Bins of the operation histogram: sign, exponent and 5 bits of mantissa of an F32. */
+enum { QZ_HISTOGRAM_BINS = 1 << 14, QZ_HISTOGRAM_SHIFT = 18 };
+
 typedef struct qz_backend {
     qz_plugin plugin;
     bool (*available)(void);

@@ -4,6 +4,7 @@
  * agree. Extents are at least 1 and below 2^31, the last dimension is dense, outer strides are at least as long as a
  * row, and data lies on the backend's device. Indices (ids, positions, targets) are checked where the host can read
  * them. */
+#include <float.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -288,4 +289,66 @@ qz_status qz_op_first_nonfinite(const qz_backend *backend, const qz_tensor *x, i
     BEGIN(first_nonfinite)
     QZ_TRY(view(&c, "x", x, PLAIN, NULL));
     return backend->first_nonfinite(x, index);
+}
+
+static bool can_round_to(qz_format f)
+{
+    return f == QZ_FORMAT_INT8 || f == QZ_FORMAT_FP8_E4M3 || f == QZ_FORMAT_FP8_E5M2;
+}
+
+static bool positive(float scale)
+{
+    return scale > 0 && scale <= FLT_MAX;
+}
+
+static qz_status check_rounding(const check *c, const qz_act_scheme *s, const qz_act_values *v)
+{
+    if (s->mode == QZ_ACT_NONE) return QZ_FAIL(QZ_ARG, "%s: the scheme rounds nothing", c->op);
+    if (!can_round_to(s->format))
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s, allowed: int8, fp8_e4m3, fp8_e5m2", c->op,
+                       qz_format_of(s->format)->name);
+    if (s->mode == QZ_ACT_GROUP && s->group < 1)
+        return QZ_FAIL(QZ_ARG, "%s: a group of %lld channels, at least 1 is needed", c->op, (long long)s->group);
+    if (s->mode != QZ_ACT_TENSOR && s->format == QZ_FORMAT_INT8 && s->symmetric && !positive(s->divisor))
+        return QZ_FAIL(QZ_ARG, "%s: the divisor of int8 scales is %g, must be 127 or 127.5", c->op, s->divisor);
+    if (s->mode == QZ_ACT_TENSOR && (!v || !positive(v->scale)))
+        return QZ_FAIL(QZ_ARG, "%s: a static scheme with the scale %g, must be finite and above 0", c->op,
+                       v ? v->scale : 0);
+    return QZ_OK;
+}
+
+qz_status qz_op_round_activations(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x,
+                                  const qz_act_scheme *scheme, const qz_act_values *values)
+{
+    BEGIN(round_activations)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "T,K"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,K"));
+    QZ_TRY(check_rounding(&c, scheme, values));
+    return backend->round_activations(y, x, scheme, values);
+}
+
+qz_status qz_op_round_heads(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, const qz_tensor *scale,
+                            qz_format format)
+{
+    BEGIN(round_heads)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "T,HK,D"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,HK,D"));
+    QZ_TRY(view(&c, "scale", scale, TYPE(F32), "HK"));
+    if (!can_round_to(format))
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s, allowed: int8, fp8_e4m3, fp8_e5m2", c.op,
+                       qz_format_of(format)->name);
+    for (int64_t h = 0; backend->device == QZ_HOST && h < scale->shape[0]; h++) {
+        if (!positive(qz_f32(scale)[h]))
+            return QZ_FAIL(QZ_ARG, "%s: the scale of head %lld is %g, must be finite and above 0", c.op, (long long)h,
+                           qz_f32(scale)[h]);
+    }
+    return backend->round_heads(y, x, scale, format);
+}
+
+qz_status qz_op_histogram(const qz_backend *backend, uint64_t *counts, const qz_tensor *x)
+{
+    BEGIN(histogram)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "T,K"));
+    if (!counts) return QZ_FAIL(QZ_ARG, "%s: counts has no data", c.op);
+    return backend->histogram(counts, x);
 }

@@ -13,9 +13,6 @@
 #include "base/status.h"
 #include "kernels/kernels.h"
 
-/* Bins of the histogram: sign, exponent and 5 bits of mantissa of x as F32, that is bits >> 18; merging is addition. */
-enum { QZ_HISTOGRAM_BINS = 1 << 14 };
-
 typedef struct qz_stats {
     int64_t k; /* channels */
     int64_t tokens;
@@ -24,7 +21,8 @@ typedef struct qz_stats {
     double *abssum;   /* (K) mean |x| = abssum / tokens */
     float *reservoir; /* (R, K) a seeded uniform sample of token rows (Vitter 1985, algorithm R); NULL: not kept */
     int64_t reservoir_rows, reservoir_capacity;
-    uint64_t *histogram; /* [QZ_HISTOGRAM_BINS] of all elements of x as gathered, before any fold; NULL: not kept */
+    uint64_t *histogram; /* [QZ_HISTOGRAM_BINS] of all elements of x as gathered, before any fold: bin bits >> 18 of
+                          * the F32, so that merging is addition; NULL: not kept */
     bool rescaled;       /* a fold changed x since: the histogram no longer describes it, the reservoir does */
     qz_rng rng;
     const float *divisor; /* (K) the record is to be read as that of x / divisor (a fold being tried); NULL: of x */

@@ -273,6 +273,61 @@ static inline void kernel_run_first_nonfinite(kernel_run *r)
     }
 }
 
+/* T, K, group: every mode of every format, and in place; a row of zeros, one of tiny values, one of spikes */
+static inline void kernel_run_round_activations(kernel_run *r)
+{
+    static const qz_format formats[] = {QZ_FORMAT_INT8, QZ_FORMAT_FP8_E4M3, QZ_FORMAT_FP8_E5M2};
+    const int t = r->dims[0], k = r->dims[1];
+    qz_tensor x = kernel_matrix(r, t, k), y = kernel_matrix(r, t, k);
+    for (int i = 0; i < t * k; i++) {
+        float *value = (float *)x.data + i / k * x.stride[0] + i % k;
+        *value *= i / k % 5 == 1 ? 0 : i / k % 5 == 2 ? 1e-30f : i % 11 == 3 ? 900 : 1;
+    }
+    for (int i = 0; i < 24; i++) {
+        const qz_act_scheme scheme = {.mode = (qz_act_mode)(QZ_ACT_TOKEN + i / 2 % 3),
+                                      .format = formats[i / 6 % 3],
+                                      .group = r->dims[2],
+                                      .symmetric = i < 18,
+                                      .divisor = i % 2 ? 127.5f : 127};
+        const qz_act_values values = {.scale = i % 2 ? 0.031f : 7, .zero = i < 18 ? 0 : -37};
+        kernel_spoil(&y);
+        check_ok(qz_op_round_activations(r->backend, &y, &x, &scheme, &values));
+        kernel_keep(r, &y);
+    }
+    const qz_act_scheme token = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127};
+    check_ok(qz_op_round_activations(r->backend, &x, &x, &token, NULL));
+    kernel_keep(r, &x);
+}
+
+/* T, HK, D */
+static inline void kernel_run_round_heads(kernel_run *r)
+{
+    static const qz_format formats[] = {QZ_FORMAT_INT8, QZ_FORMAT_FP8_E4M3, QZ_FORMAT_FP8_E5M2};
+    const int t = r->dims[0], h = r->dims[1], d = r->dims[2];
+    qz_tensor m = kernel_matrix(r, t, h * d), out = kernel_matrix(r, t, h * d);
+    qz_tensor x = qz_tensor_3d(m.data, QZ_F32, t, h, d), y = qz_tensor_3d(out.data, QZ_F32, t, h, d);
+    qz_tensor scale = kernel_vector(r, QZ_F32, h);
+    x.stride[0] = y.stride[0] = m.stride[0];
+    for (int i = 0; i < h; i++) ((float *)scale.data)[i] = 0.01f * (float)(i + 1);
+    for (int i = 0; i < 3; i++) {
+        kernel_spoil(&out);
+        check_ok(qz_op_round_heads(r->backend, &y, &x, &scale, formats[i]));
+        kernel_keep(r, &out);
+    }
+}
+
+/* T, K; added to what is there */
+static inline void kernel_run_histogram(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), out = kernel_vector(r, QZ_F64, QZ_HISTOGRAM_BINS);
+    uint64_t *counts = qz_arena_calloc(r->arena, QZ_HISTOGRAM_BINS * sizeof *counts);
+    cr_assert(counts != NULL);
+    ((float *)x.data)[0] = -0.0f;
+    for (int i = 0; i < 2; i++) check_ok(qz_op_histogram(r->backend, counts, &x));
+    for (int i = 0; i < QZ_HISTOGRAM_BINS; i++) ((double *)out.data)[i] = (double)counts[i];
+    kernel_keep(r, &out);
+}
+
 static const kernel_case kernel_cases[] = {
     {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
     {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
@@ -301,6 +356,9 @@ static const kernel_case kernel_cases[] = {
      {{1, 1}, {37, 40}, {131, 257}, {600, 131}, {300, 600}}},
     {"log_prob", kernel_run_log_prob, TOL_KERNEL_SUM, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
     {"first_nonfinite", kernel_run_first_nonfinite, 0, {{1, 2}, {7, 13}, {3, 40000}, {300, 257}}},
+    {"round_activations", kernel_run_round_activations, 0, {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 257, 64}}},
+    {"round_heads", kernel_run_round_heads, 0, {{1, 1, 1}, {7, 3, 16}, {300, 2, 33}}},
+    {"histogram", kernel_run_histogram, 0, {{1, 1}, {7, 13}, {3, 300000}, {1300, 257}}},
 };
 enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };
 

@@ -1,4 +1,6 @@
 /* What the wrappers refuse, and an operation that a backend lacks. */
+#include <math.h>
+
 #include "base/arena.h"
 #include "kernels/kernels.h"
 #include "testing/testing.h"
@@ -125,4 +127,26 @@ Test(kernels_ops, attention_and_rope_rules)
     check_fails(QZ_SHAPE, "3 query heads do not divide into 2", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
     qz_tensor x = qz_tensor_3d(buffer, QZ_F32, 1, 1, 5), cos = matrix(1, 2);
     check_fails(QZ_SHAPE, "heads of 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+}
+
+Test(kernels_ops, rounding_rules)
+{
+    qz_tensor x = matrix(2, 4), y = x, heads = qz_tensor_3d(buffer, QZ_F32, 2, 2, 2);
+    float scales[2] = {1, -1};
+    const qz_tensor scale = qz_tensor_1d(scales, QZ_F32, 2);
+    qz_act_scheme s = {.mode = QZ_ACT_NONE, .format = QZ_FORMAT_INT8, .symmetric = true};
+    check_fails(QZ_ARG, "rounds nothing", qz_op_round_activations(ref(), &y, &x, &s, NULL));
+    s.mode = QZ_ACT_TOKEN;
+    check_fails(QZ_ARG, "must be 127 or 127.5", qz_op_round_activations(ref(), &y, &x, &s, NULL));
+    s.mode = QZ_ACT_GROUP;
+    check_fails(QZ_ARG, "a group of 0", qz_op_round_activations(ref(), &y, &x, &s, NULL));
+    s.mode = QZ_ACT_TENSOR;
+    check_fails(QZ_ARG, "scale 0", qz_op_round_activations(ref(), &y, &x, &s, NULL));
+    check_fails(QZ_ARG, "scale inf", qz_op_round_activations(ref(), &y, &x, &s, &(qz_act_values){INFINITY, 0}));
+    s.format = QZ_FORMAT_INT4;
+    check_fails(QZ_UNSUPPORTED, "int4, allowed: int8", qz_op_round_activations(ref(), &y, &x, &s, NULL));
+    check_fails(QZ_UNSUPPORTED, "bf16, allowed: int8",
+                qz_op_round_heads(ref(), &heads, &heads, &scale, QZ_FORMAT_BF16));
+    check_fails(QZ_ARG, "scale of head 1 is -1", qz_op_round_heads(ref(), &heads, &heads, &scale, QZ_FORMAT_INT8));
+    check_fails(QZ_ARG, "counts has no data", qz_op_histogram(ref(), NULL, &x));
 }

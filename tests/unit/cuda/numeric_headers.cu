@@ -1,5 +1,6 @@
 // numeric/*.h are CUDA C++ too: every function of theirs is instantiated in a kernel. Compiled, not run:
 //     nvcc -std=c++17 -c --fmad=false --prec-div=true --ftz=false -I. tests/unit/cuda/numeric_headers.cu -o /dev/null
+#include "numeric/actgrid.h"
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 #include "numeric/minifloat.h"
@@ -30,6 +31,16 @@ __global__ void grids(float *y, const float *w, int groups, int width, int bits,
         y[(int64_t)g * width + i] = qz_grid_decode(qz_grid_encode(x, grid, QZ_ROUND_VALUE), grid) +
                                     qz_float_decode(code, scale, QZ_FORMAT_FP8_E4M3);
     }
+}
+
+__global__ void activations(float *y, const float *x, int rows, int width, qz_act_scheme scheme)
+{
+    const int t = blockIdx.x * blockDim.x + threadIdx.x;
+    if (t >= rows) return;
+    float lo, hi;
+    qz_range_of(&lo, &hi, x + (int64_t)t * width, width);
+    const qz_act_values v = qz_act_values_of(lo, hi, scheme);
+    for (int i = 0; i < width; i++) y[(int64_t)t * width + i] = qz_act_round(x[(int64_t)t * width + i], v, scheme.format);
 }
 
 __global__ void words(uint32_t *out, const uint8_t *codes, int n)
