@@ -20,10 +20,9 @@
 typedef struct qz_transform_args {
     const qz_model *model;
     qz_layer *layer;
-    qz_stats *stats;                /* [QZ_STAGES] */
-    const qz_scheme *scheme;        /* [QZ_ROLES] */
-    const bool *quantized;          /* [QZ_ROLES] */
-    const qz_search_weight *ranges; /* [QZ_ROLES] range and options that each linear will be quantized with */
+    qz_stats *stats;                /* [inputs] */
+    const qz_export_linear *plan;   /* [linears] what becomes of each: quantized, scheme, activation */
+    const qz_search_weight *ranges; /* [linears] range and options that each linear will be quantized with */
     qz_dtype plain_type;            /* the type that norms will be stored in */
     const qz_options *options;
     qz_report *report;

@@ -3,11 +3,11 @@
 
 #include "calib/calib.h"
 
-/* Linears of one stage share an input and are fused by servers. */
-static int fused_number(qz_role role)
+/* Linears of one stage share an input and are fused by servers, unless they are stored as one already. */
+static int fused_number(const qz_linear_place *place)
 {
-    qz_stage stage = qz_role_stage(role);
-    return stage == QZ_STAGE_QKV || stage == QZ_STAGE_GATE_UP ? (int)stage : -1;
+    const qz_stage stage = qz_input_stage(place->input);
+    return (stage == QZ_STAGE_QKV || stage == QZ_STAGE_GATE_UP) && place->roles == 1 ? place->input : -1;
 }
 
 static qz_dtype plain_type_of(const qz_recipe *recipe, const qz_container *container, const qz_model *model)
@@ -25,16 +25,18 @@ static const char *fused_name(const char *module, qz_role role, qz_arena *arena)
     return last ? qz_arena_printf(arena, "%.*s.%s", (int)(last - module), module, fused) : NULL;
 }
 
-static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_model *model, int layer, qz_role role,
+static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_model *model, int layer, int number,
                         const qz_scheme *scheme)
 {
+    const qz_linear_place *place = qz_model_linear(model, layer, number);
     memset(l, 0, sizeof *l);
-    l->module = qz_model_linear_name(model, layer, role);
-    qz_model_linear_shape(model, role, &l->n, &l->k);
-    l->has_bias = qz_model_linear_has_bias(model, role);
+    l->module = qz_model_linear_name(model, layer, number);
+    l->n = place->n;
+    l->k = place->k;
+    l->has_bias = place->has_bias;
     l->quantized = !qz_patterns_match(&recipe->weights.skip, l->module);
     l->scheme = *scheme;
-    l->fused = fused_number(role);
+    l->fused = fused_number(place);
     l->layer = layer;
 }
 
@@ -51,7 +53,16 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
 {
     const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
     const qz_model_config *config = qz_model_config_of(model);
-    size_t count = (size_t)config->layers * QZ_ROLES;
+    const int layers = (int)config->layers;
+    size_t *first = qz_arena_array(arena, size_t, (size_t)layers + 1), at = 0;
+    const char **attention = qz_arena_array(arena, const char *, (size_t)layers);
+    if (!first || !attention) return qz_arena_failed(arena);
+    first[0] = 0;
+    for (int i = 0; i < layers; i++) {
+        first[i + 1] = first[i] + (size_t)qz_model_linears(model, i);
+        attention[i] = qz_model_attention_name(model, i);
+    }
+    const size_t count = first[layers];
     qz_export_linear *linear = qz_arena_array(arena, qz_export_linear, count);
     if (!linear) return qz_arena_failed(arena);
     QZ_TRY(check_source(qz_model_ckpt(model)));
@@ -62,14 +73,20 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
     qz_dtype plain = plain_type_of(recipe, container, model);
     /* Servers widen or narrow scales to the type they run in: in bf16 the scale must be a bf16 number to survive. */
     qz_scheme scheme = qz_recipe_scheme(recipe, plain == QZ_BF16 ? QZ_BF16 : QZ_F16);
-    for (int64_t i = 0; i < config->layers; i++)
-        for (int role = 0; role < QZ_ROLES; role++) {
-            qz_export_linear *l = &linear[i * QZ_ROLES + role];
-            fill_linear(l, recipe, model, (int)i, (qz_role)role, &scheme);
-            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, (qz_role)role, arena)))
-                return qz_arena_failed(arena);
+    for (int i = 0; i < layers; i++)
+        for (int j = 0; j < qz_model_linears(model, i); j++) {
+            qz_export_linear *l = &linear[at++];
+            fill_linear(l, recipe, model, i, j, &scheme);
+            const qz_role role = qz_model_linear(model, i, j)->role;
+            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, role, arena))) return qz_arena_failed(arena);
         }
-    *out = (qz_export_plan){.linear = linear, .linears = count, .plain_type = plain};
+    *out = (qz_export_plan){.linear = linear,
+                            .linears = count,
+                            .first = first,
+                            .plain_type = plain,
+                            .attention = attention,
+                            .layers = layers,
+                            .kv_heads = config->kv_heads};
     if (!container->can_express)
         return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);
     if (container->can_express(out) != QZ_OK)

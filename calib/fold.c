@@ -51,15 +51,18 @@ void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dt
         scale[i] = before / stored;
         w[i] = stored;
     }
-    for (int role = 0; role < QZ_ROLES; role++)
-        if (qz_role_stage((qz_role)role) == stage) scale_columns(&layer->linear[role].weight, scale);
+    for (int expert = 0; expert < layer->experts; expert++)
+        for (int role = expert ? QZ_ROLE_GATE : 0; role < QZ_ROLES; role++)
+            if (qz_role_stage((qz_role)role) == stage)
+                scale_columns(&qz_layer_part(layer, (qz_role)role, expert)->weight, scale);
+    if (stage == QZ_STAGE_GATE_UP && layer->router.data) scale_columns(&layer->router, scale);
 }
 
-void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads,
+void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, int expert, const float *scale, int64_t heads,
                     int64_t groups, int64_t size)
 {
-    const qz_tensor *w = &layer->linear[producer].weight;
-    const qz_tensor *bias = &layer->linear[producer].bias;
+    const qz_linear *from = qz_layer_part(layer, producer, expert);
+    const qz_tensor *w = &from->weight, *bias = &from->bias;
     int64_t k = w->shape[1], shared = heads / groups;
     float *data = qz_f32(w);
     QZ_PARALLEL_FOR_STATIC
@@ -68,5 +71,5 @@ void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const f
         for (int64_t j = 0; j < k; j++) data[row * k + j] /= s;
         if (bias->data) qz_f32(bias)[row] /= s;
     }
-    scale_columns(&layer->linear[consumer].weight, scale);
+    scale_columns(&qz_layer_part(layer, consumer, expert)->weight, scale);
 }

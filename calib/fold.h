@@ -9,15 +9,17 @@
  * A tensor without data is left alone. */
 void qz_round_stored(const qz_tensor *x, qz_dtype type);
 
-/* Norm -> the linears of a stage. The norm is rounded to `plain_type` as it will be stored, and the consumers are
- * multiplied by the factor that was really stored, which replaces scale (K). Where the stored value would be zero or
- * infinite, or the norm is zero, the channel keeps factor 1. */
+/* Norm -> the linears of a stage, those of every expert, and the router that reads the same. The norm is rounded to
+ * `plain_type` as it will be stored, and the consumers are multiplied by the factor that was really stored, which
+ * replaces scale (K). Where the stored value would be zero or infinite, or the norm is zero, the channel keeps
+ * factor 1. */
 void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dtype plain_type);
 
-/* Rows (and bias) of one linear -> the input channels of another. `scale` (K of the consumer); the consumer's channel
- * of head h and position d comes from the producer's row of head h / (heads / groups) and position d, with
- * K = heads * size; heads = groups = 1 and size = K is the plain case. Tied channels must hold equal factors. */
-void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, const float *scale, int64_t heads,
+/* Rows (and bias) of one linear -> the input channels of another, both of one expert. `scale` (K of the consumer); the
+ * consumer's channel of head h and position d comes from the producer's row of head h / (heads / groups) and position
+ * d, with K = heads * size; heads = groups = 1 and size = K is the plain case. Tied channels must hold equal factors.
+ */
+void qz_fold_linear(qz_layer *layer, qz_role producer, qz_role consumer, int expert, const float *scale, int64_t heads,
                     int64_t groups, int64_t size);
 
 #endif

@@ -5,9 +5,9 @@
 #include "calib/stream.h"
 
 /* Runs the layer with its present weights up to the input of its last linear and adds to the statistics of each
- * stage; the stream stays as it is. `peak` is raised to the largest |activation| seen. Non-finite activations are
+ * input; the stream stays as it is. `peak` is raised to the largest |activation| seen. Non-finite activations are
  * QZ_NUMERIC naming layer and token. */
-QZ_NODISCARD qz_status qz_gather(qz_stats stats[QZ_STAGES], float *peak, const qz_stream *s, const qz_layer *layer,
+QZ_NODISCARD qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer,
                                  qz_progress *progress, qz_arena *scratch);
 /* Runs the layer and replaces the stream by its output; raises `peak` in the same way. */
 QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,

@@ -20,29 +20,34 @@ static void tier(qz_plan *p, const char *name, uint64_t bytes)
 
 static uint64_t stats_bytes(const qz_model *m)
 {
-    uint64_t sum = 0;
-    for (int s = 0; s < QZ_STAGES; s++)
-        sum += qz_stats_bytes(qz_model_stage_width(m, (qz_stage)s), (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR});
-    return sum;
+    uint64_t most = 0;
+    for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++) {
+        uint64_t sum = 0;
+        for (int i = 0; i < qz_model_inputs(m, layer); i++)
+            sum += qz_stats_bytes(qz_model_input_width(m, layer, i), (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR});
+        if (sum > most) most = sum;
+    }
+    return most;
 }
 
 /* The widest linear's codes, words for the container, and tiles of the search. */
 static uint64_t solve_bytes(const qz_model *m)
 {
     uint64_t most = 0;
-    for (int role = 0; role < QZ_ROLES; role++) {
-        int64_t n, k;
-        qz_model_linear_shape(m, (qz_role)role, &n, &k);
-        if ((uint64_t)(n * k) > most) most = (uint64_t)(n * k);
-    }
+    for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++)
+        for (int i = 0; i < qz_model_linears(m, layer); i++) {
+            const qz_linear_place *l = qz_model_linear(m, layer, i);
+            if ((uint64_t)(l->n * l->k) > most) most = (uint64_t)(l->n * l->k);
+        }
     return 2 * most + ((uint64_t)64 << 20);
 }
 
 static uint64_t widest_stage(const qz_model *m)
 {
     int64_t most = 0;
-    for (int s = 0; s < QZ_STAGES; s++)
-        if (qz_model_stage_width(m, (qz_stage)s) > most) most = qz_model_stage_width(m, (qz_stage)s);
+    for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++)
+        for (int i = 0; i < qz_model_inputs(m, layer); i++)
+            if (qz_model_input_width(m, layer, i) > most) most = qz_model_input_width(m, layer, i);
     return (uint64_t)most;
 }
 
@@ -119,31 +124,47 @@ static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
 
 /* Floating-point operations of the run. What counts: two forwards (the last linear of the first and the last layer of
  * the second left out), the Gram matrices, the search (two exact scores each), and the evaluations. */
+typedef struct flops {
+    double look, all, gram, search; /* search: in all; the others: a token */
+} flops;
+
+/* Of a layer's linears; an expert sees its share of the tokens. */
+static flops layer_flops(const qz_model *m, int layer)
+{
+    const qz_model_config *c = qz_model_config_of(m);
+    flops f = {0};
+    const int experts = (qz_model_inputs(m, layer) - QZ_STAGE_GATE_UP) / 2;
+    const double share = experts > 1 ? (double)c->active_experts / (double)c->experts : 1;
+    for (int i = 0; i < qz_model_linears(m, layer); i++) {
+        const qz_linear_place *l = qz_model_linear(m, layer, i);
+        const qz_stage stage = qz_input_stage(l->input);
+        const double weights = (double)l->n * (double)l->k, seen = stage < QZ_STAGE_GATE_UP ? 1 : share;
+        f.all += 2 * weights * seen;
+        if (stage != QZ_STAGE_DOWN) f.look += 2 * weights * seen;
+        f.search += 2 * weights * (double)l->k;
+    }
+    for (int i = 0; i < qz_model_inputs(m, layer); i++) {
+        const double k = (double)qz_model_input_width(m, layer, i);
+        f.gram += k * k * (i < QZ_STAGE_GATE_UP ? 1 : share);
+    }
+    return f;
+}
+
 static double count_flops(const qz_recipe *r, const qz_model *m)
 {
     const qz_model_config *c = qz_model_config_of(m);
-    double layers = (double)c->layers, length = (double)r->calibration.sequence_length;
-    double tokens = (double)samples_of(r) * length, look = 0, all = 0, gram = 0,
-           search = 0; /* all but search: a token */
-    for (int role = 0; role < QZ_ROLES; role++) {
-        int64_t n, k;
-        qz_model_linear_shape(m, (qz_role)role, &n, &k);
-        double weights = (double)n * (double)k;
-        all += 2 * weights;
-        if (role != QZ_ROLE_DOWN) look += 2 * weights;
-        search += 2 * weights * (double)k;
+    const double length = (double)r->calibration.sequence_length, tokens = (double)samples_of(r) * length;
+    const double windows = r->evaluate.wanted ? (double)evaluation_windows(r) : 0;
+    const double scored = (double)r->evaluate.sequence_length;
+    const double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
+    double sum = 2 * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
+    for (int i = 0; i < (int)c->layers; i++) {
+        const flops f = layer_flops(m, i);
+        sum += tokens * (f.look + attention * length + f.gram) + (samples_of(r) ? f.search : 0);
+        if (i + 1 < (int)c->layers) sum += tokens * (f.all + attention * length);
+        sum += 2 * windows * scored * (f.all + attention * scored);
     }
-    for (int s = 0; s < QZ_STAGES; s++)
-        gram += (double)qz_model_stage_width(m, (qz_stage)s) * (double)qz_model_stage_width(m, (qz_stage)s);
-    double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
-    double flops = layers * (tokens * (look + attention * length + gram) + search) +
-                   (layers - 1) * tokens * (all + attention * length);
-    if (r->evaluate.wanted) {
-        double windows = (double)evaluation_windows(r), scored = (double)r->evaluate.sequence_length;
-        double forward = layers * (all + attention * scored) + 2 * (double)(c->vocabulary * c->hidden);
-        flops += 2 * windows * scored * forward;
-    }
-    return flops;
+    return sum;
 }
 
 static qz_status judge(const qz_plan *p, const qz_recipe *r)

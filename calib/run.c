@@ -21,15 +21,18 @@ typedef struct run {
 
 static const qz_export_linear *plan_of(const run *r, int layer)
 {
-    return r->args->plan->linear + (size_t)layer * QZ_ROLES;
+    return r->args->plan->linear + r->args->plan->first[layer];
 }
 
-static qz_status stats_new(const run *r, int layer, qz_stats stats[QZ_STAGES])
+static qz_status stats_new(const run *r, int layer, qz_stats **stats)
 {
-    for (int s = 0; s < QZ_STAGES; s++)
-        QZ_TRY(qz_stats_new(&stats[s], qz_model_stage_width(r->model, (qz_stage)s),
+    const int inputs = qz_model_inputs(r->model, layer);
+    *stats = qz_arena_array(r->layer, qz_stats, (size_t)inputs);
+    if (!*stats) return qz_arena_failed(r->layer);
+    for (int i = 0; i < inputs; i++)
+        QZ_TRY(qz_stats_new(&(*stats)[i], qz_model_input_width(r->model, layer, i),
                             (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR}, r->recipe->calibration.seed,
-                            (uint64_t)layer * QZ_STAGES + (uint64_t)s, r->layer));
+                            (uint64_t)(layer * inputs + i), r->layer));
     return QZ_OK;
 }
 
@@ -37,11 +40,13 @@ static qz_status stats_new(const run *r, int layer, qz_stats stats[QZ_STAGES])
 static void round_plain(const run *r, const qz_layer *layer)
 {
     const qz_dtype type = r->args->plan->plain_type;
-    const qz_tensor *norms[] = {&layer->norm[0], &layer->norm[1], &layer->q_norm, &layer->k_norm};
-    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) qz_round_stored(norms[i], type);
-    for (int role = 0; role < QZ_ROLES; role++) {
-        qz_round_stored(&layer->linear[role].bias, type);
-        if (!plan_of(r, layer->index)[role].quantized) qz_round_stored(&layer->linear[role].weight, type);
+    for (int i = 0; i < QZ_NORMS; i++) qz_round_stored(&layer->norm[i], type);
+    qz_round_stored(&layer->q_norm, type);
+    qz_round_stored(&layer->k_norm, type);
+    qz_round_stored(&layer->router, type);
+    for (int i = 0; i < layer->linears; i++) {
+        qz_round_stored(&layer->linear[i].bias, type);
+        if (!plan_of(r, layer->index)[i].quantized) qz_round_stored(&layer->linear[i].weight, type);
     }
 }
 
@@ -57,24 +62,18 @@ static qz_search_weight range_of(const run *r, qz_role role)
     return (qz_search_weight){.range = range, .range_options = qz_options_default(range->plugin.options)};
 }
 
-static qz_status transform(const run *r, qz_layer *layer, qz_stats stats[QZ_STAGES])
+static qz_status transform(const run *r, qz_layer *layer, qz_stats *stats)
 {
-    qz_scheme scheme[QZ_ROLES];
-    bool quantized[QZ_ROLES];
-    qz_search_weight ranges[QZ_ROLES];
-    for (int role = 0; role < QZ_ROLES; role++) {
-        scheme[role] = plan_of(r, layer->index)[role].scheme;
-        quantized[role] = plan_of(r, layer->index)[role].quantized;
-        ranges[role] = range_of(r, (qz_role)role);
-    }
+    qz_search_weight *ranges = qz_arena_array(r->layer, qz_search_weight, (size_t)layer->linears);
+    if (!ranges) return qz_arena_failed(r->layer);
+    for (int i = 0; i < layer->linears; i++) ranges[i] = range_of(r, layer->linear[i].role);
     for (int i = 0; i < r->recipe->transforms; i++) {
         const qz_choice *choice = &r->recipe->transform[i];
         qz_transform_args args = {
             .model = r->model,
             .layer = layer,
             .stats = stats,
-            .scheme = scheme,
-            .quantized = quantized,
+            .plan = plan_of(r, layer->index),
             .ranges = ranges,
             .plain_type = r->args->plan->plain_type,
             .options = &choice->options,
@@ -113,21 +112,23 @@ static qz_status quantize(const run *r, const qz_linear *linear, const qz_export
     return QZ_OK;
 }
 
-static qz_status quantize_layer(const run *r, qz_layer *layer, qz_stats stats[QZ_STAGES])
+static qz_status quantize_layer(const run *r, qz_layer *layer, qz_stats *stats)
 {
-    for (int role = 0; role < QZ_ROLES; role++) {
-        const qz_export_linear *l = &plan_of(r, layer->index)[role];
-        const qz_linear *linear = &layer->linear[role];
+    for (int i = 0; i < layer->linears; i++) {
+        const qz_export_linear *l = &plan_of(r, layer->index)[i];
+        const qz_linear *linear = &layer->linear[i];
         qz_arena_mark mark = qz_arena_save(r->scratch);
         if (l->quantized)
-            QZ_TRY(quantize(r, linear, l, &stats[qz_role_stage((qz_role)role)]));
+            QZ_TRY(quantize(r, linear, l, &stats[linear->input]));
         else
             QZ_TRY(qz_writer_linear(r->writer, l, linear, NULL, r->scratch));
         qz_arena_restore(r->scratch, mark);
         QZ_TRY(qz_progress_step(r->args->progress, 0, ""));
     }
-    for (int i = 0; i < 2; i++) QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
-    return QZ_OK;
+    for (int i = 0; i < QZ_NORMS; i++)
+        if (layer->norm_name[i]) QZ_TRY(qz_writer_plain(r->writer, layer->norm_name[i], &layer->norm[i], r->scratch));
+    if (!layer->router_name) return QZ_OK;
+    return qz_writer_plain(r->writer, layer->router_name, &layer->router, r->scratch);
 }
 
 /* Progress counts windows: a layer sees all of them twice, and the work in between counts as once more. */
@@ -136,7 +137,7 @@ enum { PASSES = 3 };
 static qz_status run_layer(run *r, int index)
 {
     qz_layer layer;
-    qz_stats stats[QZ_STAGES];
+    qz_stats *stats;
     qz_progress *progress = r->args->progress;
     int64_t layers = qz_model_config_of(r->model)->layers;
     char item[64];
@@ -145,7 +146,7 @@ static qz_status run_layer(run *r, int index)
 
     qz_progress_section(progress, "calibrate");
     QZ_TRY(qz_model_layer(r->model, index, &layer, r->layer));
-    QZ_TRY(stats_new(r, index, stats));
+    QZ_TRY(stats_new(r, index, &stats));
     QZ_TRY(qz_gather(stats, &r->peak, &r->stream, &layer, progress, r->scratch));
 
     qz_progress_section(progress, "transform");

@@ -14,7 +14,7 @@ enum { LEAST_TOKENS = 2048, MOST_TOKENS = 8192, BATCH_BYTES = 48 << 20 };
 int64_t qz_stream_batch(const qz_model *m, int64_t length)
 {
     int64_t width = qz_model_config_of(m)->hidden;
-    for (int i = 0; i < QZ_STAGES; i++) width += qz_model_stage_width(m, (qz_stage)i);
+    for (int i = 0; i < QZ_STAGES; i++) width += qz_model_input_width(m, 0, i);
     int64_t tokens = BATCH_BYTES / (width * (int64_t)sizeof(float));
     tokens = tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens > MOST_TOKENS ? MOST_TOKENS : tokens;
     return length > 0 && length < tokens ? tokens / length : 1; /* 0: there is no data */

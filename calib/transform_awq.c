@@ -32,30 +32,43 @@ static const fold_point points[] = {
     {QZ_STAGE_DOWN, -1, QZ_ROLE_UP},
 };
 
-static void report(const qz_transform_args *a, const fold_point *p, const qz_search_result *r)
+static void report(const qz_transform_args *a, const fold_point *p, int expert, const qz_search_result *r)
 {
     char where[64];
-    snprintf(where, sizeof where, "layer %d %s", a->layer->index, qz_stage_name(p->stage));
+    int used = snprintf(where, sizeof where, "layer %d %s", a->layer->index, qz_stage_name(p->stage));
+    if (a->layer->experts > 1) snprintf(where + used, sizeof where - (size_t)used, " of expert %d", expert);
     qz_report_add(a->report, "awq", where, "exponent", r->exponent, "");
     qz_report_add(a->report, "awq", where, "weight_means", r->used_weight_means, "");
     qz_report_add(a->report, "awq", where, "loss_ratio", r->identity_loss > 0 ? r->loss / r->identity_loss : 1, "");
 }
 
-static qz_status apply_at(const qz_transform_args *a, const fold_point *p, qz_arena *scratch)
+/* Is the linear quantized that holds the producer's rows? */
+static bool producer_is_quantized(const qz_transform_args *a, qz_role producer, int expert)
+{
+    for (int i = 0; i < a->layer->linears; i++) {
+        const qz_linear_place *l = qz_model_linear(a->model, a->layer->index, i);
+        const int role = (int)producer - (int)l->role;
+        if (l->expert == expert && role >= 0 && role < l->roles) return a->plan[i].quantized;
+    }
+    return false;
+}
+
+static qz_status apply_at(const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
 {
     const qz_model_config *c = qz_model_config_of(a->model);
+    const int input = qz_input_of(p->stage, expert);
     qz_search_weight weight[QZ_ROLES];
     int weights = 0;
     const qz_scheme *scheme = NULL;
-    for (int role = 0; role < QZ_ROLES; role++) {
-        if (qz_role_stage((qz_role)role) != p->stage || !a->quantized[role]) continue;
-        weight[weights] = a->ranges[role];
-        weight[weights++].weight = a->layer->linear[role].weight;
-        scheme = &a->scheme[role];
+    for (int i = 0; i < a->layer->linears; i++) {
+        if (a->layer->linear[i].input != input || !a->plan[i].quantized) continue;
+        weight[weights] = a->ranges[i];
+        weight[weights++].weight = a->layer->linear[i].weight;
+        scheme = &a->plan[i].scheme;
     }
-    if (!weights || (p->norm < 0 && !a->quantized[p->producer])) return QZ_OK;
+    if (!weights || (p->norm < 0 && !producer_is_quantized(a, p->producer, expert))) return QZ_OK;
 
-    qz_stats *stats = &a->stats[p->stage];
+    qz_stats *stats = &a->stats[input];
     bool tied = p->producer == QZ_ROLE_V;
     qz_search_args search = {
         .backend = qz_model_backend(a->model),
@@ -73,26 +86,28 @@ static qz_status apply_at(const qz_transform_args *a, const fold_point *p, qz_ar
     qz_search_result found = {.scale = qz_arena_array(scratch, float, (size_t)stats->k)};
     if (!found.scale) return qz_arena_failed(scratch);
     QZ_TRY_CTX(qz_scale_search(&found, &search, scratch), "layer %d, %s", a->layer->index, qz_stage_name(p->stage));
-    report(a, p, &found);
+    report(a, p, expert, &found);
     if (found.kept_identity) return QZ_OK;
 
     if (p->norm >= 0)
         qz_fold_norm(a->layer, p->norm, p->stage, found.scale, a->plain_type);
     else if (tied)
-        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, found.scale, c->heads, c->kv_heads, c->head_dim);
+        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, 0, found.scale, c->heads, c->kv_heads, c->head_dim);
     else
-        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, found.scale, 1, 1, c->ffn);
+        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, expert, found.scale, 1, 1, stats->k);
     qz_stats_rescale(stats, found.scale);
     return QZ_OK;
 }
 
 static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
 {
-    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
-        qz_arena_mark mark = qz_arena_save(scratch);
-        QZ_TRY(apply_at(a, &points[i], scratch));
-        qz_arena_restore(scratch, mark);
-    }
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        for (int expert = 0; expert < (points[i].stage < QZ_STAGE_GATE_UP ? 1 : a->layer->experts); expert++) {
+            if (points[i].norm == QZ_NORM_MLP && a->layer->experts > 1) continue;
+            qz_arena_mark mark = qz_arena_save(scratch);
+            QZ_TRY(apply_at(a, &points[i], expert, scratch));
+            qz_arena_restore(scratch, mark);
+        }
     return QZ_OK;
 }
 

@@ -129,8 +129,9 @@ typedef struct qz_export_linear {
 } qz_export_linear;
 
 typedef struct qz_export_plan {
-    const qz_export_linear *linear; /* layer by layer */
+    const qz_export_linear *linear; /* layer by layer, then those outside */
     size_t linears;
+    const size_t *first;          /* [layers + 1] number of a layer's first linear */
     qz_dtype plain_type;          /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
     qz_kv_scheme kv;              /* of the key-value cache */
     const char *const *attention; /* [layers] modules "model.layers.0.self_attn", where cache scales belong */

@@ -20,16 +20,17 @@ static qz_status new_2d(qz_tensor *out, int64_t rows, int64_t cols, qz_arena *ar
     return data ? QZ_OK : qz_arena_failed(arena);
 }
 
-static qz_status tap(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_point point, const qz_tensor *x)
+static qz_status tap(const qz_model *m, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
 {
-    return m->tap.fn ? m->tap.fn(m->tap.context, layer->index, stage, point, x) : QZ_OK;
+    const qz_tap *t = layer->tap.fn ? &layer->tap : &m->tap;
+    return t->fn ? t->fn(t->context, layer, input, point, x) : QZ_OK;
 }
 
 /* y (T, N) = x (T, K) through the role's linear, or y += that. */
 static qz_status apply(const qz_model *m, const qz_layer *layer, qz_role role, const qz_tensor *y, const qz_tensor *x,
                        bool accumulate)
 {
-    const qz_linear *l = &layer->linear[role];
+    const qz_linear *l = qz_layer_part(layer, role, 0);
     return qz_op_linear(m->backend, y, x, &l->weight, l->bias.data ? &l->bias : NULL, accumulate);
 }
 
@@ -76,8 +77,8 @@ static qz_status attend(const qz_model *m, const qz_layer *layer, qz_batch batch
     qz_tensor k3 = qz_tensor_3d(k->data, QZ_F32, b * t, c->kv_heads, d);
     qz_tensor v3 = qz_tensor_3d(v->data, QZ_F32, b * t, c->kv_heads, d);
     const int64_t window = c->layer_slides[layer->index] ? c->window : 0;
-    QZ_TRY(tap(m, layer, QZ_STAGE_QKV, QZ_POINT_KEY, &k3));
-    QZ_TRY(tap(m, layer, QZ_STAGE_QKV, QZ_POINT_VALUE, &v3));
+    QZ_TRY(tap(m, layer, 0, QZ_POINT_KEY, &k3));
+    QZ_TRY(tap(m, layer, 0, QZ_POINT_VALUE, &v3));
     return qz_op_attention(m->backend, &y4, &q4, &k4, &v4, (float)(1 / sqrt((double)d)), window, 0);
 }
 
@@ -133,7 +134,7 @@ static qz_status check_batch(const qz_model *m, qz_batch batch)
 qz_status qz_stage_input(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_batch batch,
                          const qz_tensor *residual, const qz_tensor *carry, const qz_tensor *x)
 {
-    const int64_t tokens = tokens_of(batch), width = qz_model_stage_width(m, stage);
+    const int64_t tokens = tokens_of(batch), width = qz_model_input_width(m, layer->index, qz_input_of(stage, 0));
     QZ_TRY(check_view("x", x, tokens, width));
     if (stage == QZ_STAGE_O || stage == QZ_STAGE_DOWN) {
         QZ_TRY(check_view("carry", carry, tokens, width));
@@ -148,7 +149,7 @@ qz_status qz_stage_input(const qz_model *m, const qz_layer *layer, qz_stage stag
 static qz_status run_stage(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_batch batch, const qz_tensor *x,
                            const qz_tensor *residual, const qz_tensor *carry, qz_arena *scratch)
 {
-    QZ_TRY(tap(m, layer, stage, QZ_POINT_INPUT, x));
+    QZ_TRY(tap(m, layer, qz_input_of(stage, 0), QZ_POINT_INPUT, x));
     switch (stage) {
     case QZ_STAGE_QKV:
         return apply_qkv(m, layer, batch, x, carry, scratch);
@@ -166,9 +167,9 @@ qz_status qz_stage_apply(const qz_model *m, const qz_layer *layer, qz_stage stag
 {
     const int64_t tokens = tokens_of(batch);
     QZ_TRY(check_batch(m, batch));
-    QZ_TRY(check_view("x", x, tokens, qz_model_stage_width(m, stage)));
+    QZ_TRY(check_view("x", x, tokens, qz_model_input_width(m, layer->index, qz_input_of(stage, 0))));
     if (stage == QZ_STAGE_QKV || stage == QZ_STAGE_GATE_UP)
-        QZ_TRY(check_view("carry", carry, tokens, qz_model_stage_width(m, (qz_stage)(stage + 1))));
+        QZ_TRY(check_view("carry", carry, tokens, qz_model_input_width(m, layer->index, (int)stage + 1)));
     else
         QZ_TRY(check_view("residual", residual, tokens, m->config.hidden));
     qz_arena_mark mark = qz_arena_save(scratch);
@@ -177,31 +178,45 @@ qz_status qz_stage_apply(const qz_model *m, const qz_layer *layer, qz_stage stag
     return status;
 }
 
-/* Two stages: the norm of the residual through one, what that leaves in `carry` through the next. */
+/* Two stages: the norm of the residual through one, what that leaves in `carry` through the next; or only shown. */
 static qz_status run_half(const qz_model *m, const qz_layer *layer, qz_stage first, qz_batch batch,
-                          const qz_tensor *residual, qz_arena *scratch)
+                          const qz_tensor *residual, bool show_last, qz_arena *scratch)
 {
     const qz_stage second = (qz_stage)(first + 1);
     qz_tensor x, carry;
-    QZ_TRY(new_2d(&carry, tokens_of(batch), qz_model_stage_width(m, second), scratch));
+    QZ_TRY(new_2d(&carry, tokens_of(batch), qz_model_input_width(m, layer->index, (int)second), scratch));
     QZ_TRY(new_2d(&x, tokens_of(batch), m->config.hidden, scratch));
     QZ_TRY(qz_stage_input(m, layer, first, batch, residual, NULL, &x));
     QZ_TRY(qz_stage_apply(m, layer, first, batch, &x, residual, &carry, scratch));
+    if (show_last) return tap(m, layer, qz_input_of(second, 0), QZ_POINT_INPUT, &carry);
     return qz_stage_apply(m, layer, second, batch, &carry, residual, NULL, scratch);
 }
 
-qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
-                           qz_arena *scratch)
+static qz_status run_layer(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
+                           bool observe, qz_arena *scratch)
 {
     QZ_TRY(check_batch(m, batch));
     QZ_TRY(check_view("residual", residual, tokens_of(batch), m->config.hidden));
     for (int first = QZ_STAGE_QKV; first < QZ_STAGES; first += 2) {
         qz_arena_mark mark = qz_arena_save(scratch);
-        qz_status status = run_half(m, layer, (qz_stage)first, batch, residual, scratch);
+        qz_status status =
+            run_half(m, layer, (qz_stage)first, batch, residual, observe && first == QZ_STAGE_GATE_UP, scratch);
         qz_arena_restore(scratch, mark);
         if (status != QZ_OK) return status;
     }
     return QZ_OK;
+}
+
+qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
+                           qz_arena *scratch)
+{
+    return run_layer(m, layer, batch, residual, false, scratch);
+}
+
+qz_status qz_layer_observe(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *residual,
+                           qz_arena *scratch)
+{
+    return run_layer(m, layer, batch, residual, true, scratch);
 }
 
 uint64_t qz_model_scratch_bytes(const qz_model *m, qz_batch batch)

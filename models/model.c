@@ -60,6 +60,7 @@ static qz_status open_parts(qz_model *m, const char *const *pass_through)
     QZ_TRY(qz_arena_new(&m->arena, "model"));
     QZ_TRY_CTX(qz_model_config_read(&m->config, config, m->arena), "config.json");
     m->family = qz_family_at((size_t)qz_plugins_find(qz_families(), m->config.family));
+    QZ_TRY(qz_model_form_layers(m));
     QZ_TRY(qz_model_name_layers(m));
     QZ_TRY(qz_model_check_tensors(m, pass_through));
     QZ_TRY(find_tables(m));
@@ -110,39 +111,6 @@ const qz_backend *qz_model_backend(const qz_model *m)
 void qz_model_set_tap(qz_model *m, qz_tap tap)
 {
     m->tap = tap;
-}
-
-void qz_model_linear_shape(const qz_model *m, qz_role role, int64_t *n, int64_t *k)
-{
-    const qz_model_config *c = &m->config;
-    const int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    const int64_t outputs[QZ_ROLES] = {q, kv, kv, c->hidden, c->ffn, c->ffn, c->hidden};
-    *n = outputs[role];
-    *k = qz_model_stage_width(m, qz_role_stage(role));
-}
-
-const char *qz_model_linear_name(const qz_model *m, int layer, qz_role role)
-{
-    return m->names[layer].linear[role];
-}
-
-bool qz_model_linear_has_bias(const qz_model *m, qz_role role)
-{
-    switch (qz_role_stage(role)) {
-    case QZ_STAGE_QKV:
-        return m->config.qkv_bias;
-    case QZ_STAGE_O:
-        return m->config.o_bias;
-    default:
-        return m->config.mlp_bias;
-    }
-}
-
-int64_t qz_model_stage_width(const qz_model *m, qz_stage stage)
-{
-    const qz_model_config *c = &m->config;
-    const int64_t width[QZ_STAGES] = {c->hidden, c->heads * c->head_dim, c->hidden, c->ffn};
-    return width[stage];
 }
 
 qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena)

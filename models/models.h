@@ -15,6 +15,12 @@
  *     QZ_TRY(qz_model_layer(m, 3, &layer, layer_arena));          // widens (or dequantizes) that layer's weights
  *     QZ_TRY(qz_layer_forward(m, &layer, (qz_batch){B, L}, &residual, scratch));
  *
+ * Three ways to number what a layer has:
+ *     role     what a matrix does: q, k, v, o, gate, up, down; the last three once for each expert
+ *     linear   a matrix as it is stored: usually one role, but phi3 stores q, k and v in one
+ *     input    what linears read: 0 of q k v, 1 of o, then 2 + 2 e of gate and up and 3 + 2 e of down of expert e
+ * A layer without a router is one with a single expert 0.
+ *
  * A model knows nothing of quantization: a tap, when installed, is called at each named point and may change values. */
 #ifndef QZ_MODELS_MODELS_H
 #define QZ_MODELS_MODELS_H
@@ -43,6 +49,24 @@ typedef enum qz_role {
 qz_stage qz_role_stage(qz_role role);
 const char *qz_stage_name(qz_stage stage); /* "qkv", "o", "gate_up", "down" */
 
+static inline int qz_input_of(qz_stage stage, int expert)
+{
+    return stage < QZ_STAGE_GATE_UP ? (int)stage : (int)stage + 2 * expert;
+}
+
+static inline qz_stage qz_input_stage(int input)
+{
+    return (qz_stage)(input < QZ_STAGES ? input : QZ_STAGE_GATE_UP + input % 2);
+}
+
+static inline int qz_input_expert(int input)
+{
+    return input < QZ_STAGES ? 0 : (input - QZ_STAGE_GATE_UP) / 2;
+}
+
+/* Norms over the residual stream: before attention and before the MLP, and on what either adds (Gemma 2). */
+typedef enum qz_norm { QZ_NORM_ATTENTION, QZ_NORM_MLP, QZ_NORM_AFTER_ATTENTION, QZ_NORM_AFTER_MLP, QZ_NORMS } qz_norm;
+
 typedef enum qz_rope_kind { QZ_ROPE_DEFAULT, QZ_ROPE_LINEAR, QZ_ROPE_LLAMA3, QZ_ROPE_YARN } qz_rope_kind;
 
 typedef struct qz_rope {
@@ -63,18 +87,34 @@ typedef struct qz_model_config {
     int64_t window;             /* sliding window, 0: none */
     int64_t first_window_layer; /* layers from this one on slide (qwen: max_window_layers) */
     uint8_t *layer_slides;      /* (layers) from layer_types when given, else derived from the two above */
+    int64_t experts;            /* of a layer with a router; 0: the family has none */
+    int64_t active_experts;     /* that a token is sent to */
+    int64_t expert_ffn;         /* F of one expert */
+    bool normalize_routing;     /* weights of the active experts are divided by their sum */
+    uint8_t *layer_routes;      /* (layers) 1: with a router; NULL: none has one */
+    double norm_offset;         /* norms multiply by w + this (Gemma: 1) */
+    double embedding_scale;     /* 1 but for Gemma */
+    double attention_scale;     /* of q k^T; 0: 1 / sqrt(D) */
+    double attention_softcap;   /* 0: none */
+    double logit_softcap;       /* 0: none */
+    bool gelu_tanh;             /* gate passes gelu (tanh form), else silu */
+    bool norms_after;           /* QZ_NORM_AFTER_... are there */
     qz_rope rope;
     int32_t bos;     /* -1: none */
     qz_dtype stored; /* torch_dtype / dtype */
 } qz_model_config;
 
-/* Where a family keeps its tensors. Names under `layer` are those of one layer: "<layer>.<index>.<name>". */
+/* Where a family keeps its tensors. Names under `layer` are those of one layer: "<layer>.<index>.<name>". A linear that
+ * is NULL lies in the one before it, as further rows. */
 typedef struct qz_tensor_names {
-    const char *embedding, *final_norm, *head; /* full names: "model.embed_tokens.weight" */
-    const char *layer;                         /* "model.layers" */
-    const char *linear[QZ_ROLES];              /* modules: "self_attn.q_proj" */
-    const char *norm[2], *q_norm, *k_norm;     /* tensors: "input_layernorm.weight" */
-    const char *const *derived;                /* globs of full names: tables computed from the config, not read */
+    const char *embedding, *final_norm, *head;    /* full names: "model.embed_tokens.weight" */
+    const char *layer;                            /* "model.layers" */
+    const char *linear[QZ_ROLES];                 /* modules: "self_attn.q_proj" */
+    const char *norm[QZ_NORMS], *q_norm, *k_norm; /* tensors: "input_layernorm.weight"; NULL: none */
+    const char *router;                           /* tensor "block_sparse_moe.gate.weight" */
+    const char *experts;                          /* module "block_sparse_moe.experts", then ".<e>." and: */
+    const char *expert_linear[3];                 /* gate, up, down: "w1", "w3", "w2" */
+    const char *const *derived;                   /* globs of full names: tables computed from the config, not read */
 } qz_tensor_names;
 
 typedef struct qz_family {
@@ -98,9 +138,11 @@ QZ_NODISCARD qz_status qz_model_config_read(qz_model_config *out, const qz_json_
 
 typedef enum qz_point { QZ_POINT_INPUT, QZ_POINT_KEY, QZ_POINT_VALUE } qz_point;
 
-/* `x`: a stage's input (T, K), or k after rope / v (T, HK, D). */
+struct qz_layer;
+
+/* `x`: an input (T, K), for an expert the tokens that it gets; or k after rope / v (T, HK, D), with input 0. */
 typedef struct qz_tap {
-    qz_status (*fn)(void *context, int layer, qz_stage stage, qz_point point, const qz_tensor *x);
+    qz_status (*fn)(void *context, const struct qz_layer *layer, int input, qz_point point, const qz_tensor *x);
     void *context;
 } qz_tap;
 
@@ -108,20 +150,43 @@ typedef struct qz_tap {
 
 typedef struct qz_model qz_model;
 
+/* A linear without its values. */
+typedef struct qz_linear_place {
+    qz_role role; /* of its first rows */
+    int roles;    /* it holds the rows of so many roles, from `role` on */
+    int expert, input;
+    int64_t n, k;
+    bool has_bias;
+} qz_linear_place;
+
 typedef struct qz_linear {
-    const char *module; /* full name, lives as long as the model */
+    const char *module; /* full name, lives as long as the model; NULL for a part of a linear */
     qz_role role;
+    int expert, input;
     qz_tensor weight; /* (N, K) F32 */
     qz_tensor bias;   /* (N) F32; data NULL: none */
 } qz_linear;
 
 typedef struct qz_layer {
     int index;
-    qz_linear linear[QZ_ROLES];
-    const char *norm_name[2]; /* full tensor names: before attention, before the MLP */
-    qz_tensor norm[2];        /* (C) F32 */
-    qz_tensor q_norm, k_norm; /* (D) F32; data NULL: none */
+    int linears, experts;            /* experts: at least 1 */
+    qz_linear *linear;               /* [linears] as stored */
+    qz_linear *part;                 /* [4 + 3 experts] the rows of each role: views of `linear`; see qz_layer_part */
+    const char *norm_name[QZ_NORMS]; /* full tensor names; NULL: none */
+    qz_tensor norm[QZ_NORMS];        /* (C) F32; data NULL: none */
+    qz_tensor q_norm, k_norm;        /* (D) F32; data NULL: none */
+    const char *router_name;         /* full tensor name; NULL: every token goes to expert 0 */
+    qz_tensor router;                /* (E, C) F32; data NULL: none */
+    const uint8_t *all_tokens;       /* (E) 1: the expert's inputs are shown for all tokens, not only for those that it
+                                      * is sent; the output stays. NULL: for none */
+    qz_tap tap;                      /* of this layer; fn NULL: the model's */
 } qz_layer;
+
+/* The rows of one role, of one expert (0 where the role has only one). */
+static inline qz_linear *qz_layer_part(const qz_layer *layer, qz_role role, int expert)
+{
+    return &layer->part[role < QZ_ROLE_GATE ? (int)role : (int)role + 3 * expert];
+}
 
 /* Checks that every tensor the family needs is there with its shape, and that no other is, unless its name matches one
  * of the globs in `pass_through` (NULL-terminated; may be NULL). */
@@ -134,14 +199,17 @@ const qz_ckpt *qz_model_ckpt(const qz_model *m);
 const qz_backend *qz_model_backend(const qz_model *m);
 void qz_model_set_tap(qz_model *m, qz_tap tap); /* {NULL, NULL}: none */
 
-/* N and K of a role's linear, and its full module name (valid as long as the model). */
-void qz_model_linear_shape(const qz_model *m, qz_role role, int64_t *n, int64_t *k);
-const char *qz_model_linear_name(const qz_model *m, int layer, qz_role role);
-bool qz_model_linear_has_bias(const qz_model *m, qz_role role);
-/* K of a stage's input. */
-int64_t qz_model_stage_width(const qz_model *m, qz_stage stage);
+/* The linears of a layer, and the full module name of each (valid as long as the model). */
+int qz_model_linears(const qz_model *m, int layer);
+const qz_linear_place *qz_model_linear(const qz_model *m, int layer, int linear);
+const char *qz_model_linear_name(const qz_model *m, int layer, int linear);
+/* "model.layers.3.self_attn": where servers keep the scales of the cache. */
+const char *qz_model_attention_name(const qz_model *m, int layer);
+/* Inputs of a layer, and the channels K of one. */
+int qz_model_inputs(const qz_model *m, int layer);
+int64_t qz_model_input_width(const qz_model *m, int layer, int input);
 
-/* Weights of layer `index` as F32 in `arena`; qz_model_layer_bytes says how much that takes. */
+/* Weights of layer `index` as F32 in `arena`; qz_model_layer_bytes says how much that takes for the largest layer. */
 QZ_NODISCARD qz_status qz_model_layer(const qz_model *m, int index, qz_layer *out, qz_arena *arena);
 uint64_t qz_model_layer_bytes(const qz_model *m);
 /* The same without linear weights' data (norms only), for layers whose weights come from elsewhere. */
@@ -155,7 +223,8 @@ typedef struct qz_batch {
     int64_t sequences, length;
 } qz_batch;
 
-/* x (T, stage width) = the stage's input: the norm of residual (T, C), or a copy of `carry` (T, stage width). */
+/* Stage by stage, for layers without a router.
+ * x (T, stage width) = the stage's input: the norm of residual (T, C), or a copy of `carry` (T, stage width). */
 QZ_NODISCARD qz_status qz_stage_input(const qz_model *m, const qz_layer *layer, qz_stage stage, qz_batch batch,
                                       const qz_tensor *residual, const qz_tensor *carry, const qz_tensor *x);
 /* Runs the stage's linears and what follows on x: QKV and GATE_UP write `carry` (T, width of the next stage), O and
@@ -165,6 +234,9 @@ QZ_NODISCARD qz_status qz_stage_apply(const qz_model *m, const qz_layer *layer, 
                                       qz_arena *scratch);
 /* All four stages. */
 QZ_NODISCARD qz_status qz_layer_forward(const qz_model *m, const qz_layer *layer, qz_batch batch,
+                                        const qz_tensor *residual, qz_arena *scratch);
+/* The same, but the last linears are left out: every tap is called, and residual is left without the MLP's share. */
+QZ_NODISCARD qz_status qz_layer_observe(const qz_model *m, const qz_layer *layer, qz_batch batch,
                                         const qz_tensor *residual, qz_arena *scratch);
 /* Bytes of scratch that one of the two above takes at most for a batch. */
 uint64_t qz_model_scratch_bytes(const qz_model *m, qz_batch batch);

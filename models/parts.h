@@ -6,10 +6,18 @@
 #include "models/rope.h"
 
 typedef struct qz_layer_names {
-    const char *linear[QZ_ROLES]; /* modules */
-    const char *norm[2];
-    const char *q_norm, *k_norm; /* NULL: none */
+    const char **linear; /* [linears] modules */
+    const char *attention;
+    const char *norm[QZ_NORMS];           /* NULL: none */
+    const char *q_norm, *k_norm, *router; /* NULL: none */
 } qz_layer_names;
+
+/* What a layer is made of; layers with and without a router differ. */
+typedef struct qz_layer_form {
+    int experts, linears;
+    bool routed;
+    qz_linear_place *place; /* [linears] */
+} qz_layer_form;
 
 struct qz_model {
     const qz_ckpt *ckpt;
@@ -17,6 +25,7 @@ struct qz_model {
     const qz_family *family;
     qz_model_config config;
     qz_arena *arena;
+    qz_layer_form form[2]; /* without a router, with one */
     qz_layer_names *names; /* (layers) */
     const char **plain;    /* (plains) */
     size_t plains;
@@ -26,6 +35,8 @@ struct qz_model {
     qz_tap tap;
 };
 
+qz_status qz_model_form_layers(qz_model *m);
+const qz_layer_form *qz_model_form(const qz_model *m, int layer);
 /* Fills names from the family's table. */
 QZ_NODISCARD qz_status qz_model_name_layers(qz_model *m);
 /* Every needed tensor is there with its shape and a plain type; no other is. Fills plain. */

@@ -13,14 +13,40 @@ static const char *layer_name(qz_model *m, int64_t layer, const char *name)
     return qz_arena_printf(m->arena, "%s.%lld.%s", m->family->names->layer, (long long)layer, name);
 }
 
+static const char *linear_name(qz_model *m, int layer, const qz_linear_place *p)
+{
+    const qz_tensor_names *table = m->family->names;
+    if (!qz_model_form(m, layer)->routed || p->role < QZ_ROLE_GATE) return layer_name(m, layer, table->linear[p->role]);
+    return qz_arena_printf(m->arena, "%s.%d.%s.%d.%s", table->layer, layer, table->experts, p->expert,
+                           table->expert_linear[p->role - QZ_ROLE_GATE]);
+}
+
+static bool name_linears(qz_model *m, int layer)
+{
+    const qz_layer_form *f = qz_model_form(m, layer);
+    const char **name = m->names[layer].linear = qz_arena_array(m->arena, const char *, (size_t)f->linears);
+    for (int i = 0; name && i < f->linears; i++)
+        if (!(name[i] = linear_name(m, layer, &f->place[i]))) return false;
+    return name != NULL;
+}
+
+/* "model.layers.0.self_attn.q_proj" -> "model.layers.0.self_attn" */
+static const char *attention_name(qz_model *m, const char *linear)
+{
+    const char *last = strrchr(linear, '.');
+    return qz_arena_printf(m->arena, "%.*s", (int)(last ? last - linear : 0), linear);
+}
+
 qz_status qz_model_name_layers(qz_model *m)
 {
     const qz_tensor_names *table = m->family->names;
     bool complete = (m->names = qz_arena_calloc(m->arena, (size_t)m->config.layers * sizeof *m->names)) != NULL;
     for (int64_t i = 0; complete && i < m->config.layers; i++) {
         qz_layer_names *n = &m->names[i];
-        for (int r = 0; r < QZ_ROLES; r++) complete &= (n->linear[r] = layer_name(m, i, table->linear[r])) != NULL;
-        for (int j = 0; j < 2; j++) complete &= (n->norm[j] = layer_name(m, i, table->norm[j])) != NULL;
+        complete &= name_linears(m, (int)i) && (n->attention = attention_name(m, n->linear[0])) != NULL;
+        for (int j = 0; j < QZ_NORMS; j++)
+            if (table->norm[j]) complete &= (n->norm[j] = layer_name(m, i, table->norm[j])) != NULL;
+        if (qz_model_form(m, (int)i)->routed) complete &= (n->router = layer_name(m, i, table->router)) != NULL;
         if (!m->config.qk_norm) continue;
         complete &= (n->q_norm = layer_name(m, i, table->q_norm)) != NULL;
         complete &= (n->k_norm = layer_name(m, i, table->k_norm)) != NULL;
@@ -60,18 +86,16 @@ static qz_status check_plain(const qz_model *m, const char *name, int64_t rows, 
     return QZ_OK;
 }
 
-static qz_status check_linear(const qz_model *m, const char *module, qz_role role)
+static qz_status check_linear(const qz_model *m, const char *module, const qz_linear_place *p)
 {
     char name[512];
-    int64_t n, k;
-    qz_model_linear_shape(m, role, &n, &k);
     if (!qz_ckpt_is_quantized(m->ckpt, module)) {
         snprintf(name, sizeof name, "%s.weight", module);
-        QZ_TRY(check_plain(m, name, n, k));
+        QZ_TRY(check_plain(m, name, p->n, p->k));
     }
-    if (!qz_model_linear_has_bias(m, role)) return QZ_OK;
+    if (!p->has_bias) return QZ_OK;
     snprintf(name, sizeof name, "%s.bias", module);
-    return check_plain(m, name, n, 0);
+    return check_plain(m, name, p->n, 0);
 }
 
 /* Checks a plain tensor and remembers its name. */
@@ -82,11 +106,15 @@ static qz_status add_plain(qz_model *m, const char *name, int64_t rows, int64_t 
     return QZ_OK;
 }
 
-static qz_status check_layer(qz_model *m, const qz_layer_names *names)
+static qz_status check_layer(qz_model *m, int layer)
 {
     const qz_model_config *c = &m->config;
-    for (int r = 0; r < QZ_ROLES; r++) QZ_TRY(check_linear(m, names->linear[r], (qz_role)r));
-    for (int j = 0; j < 2; j++) QZ_TRY(add_plain(m, names->norm[j], c->hidden, 0));
+    const qz_layer_names *names = &m->names[layer];
+    for (int i = 0; i < qz_model_linears(m, layer); i++)
+        QZ_TRY(check_linear(m, names->linear[i], qz_model_linear(m, layer, i)));
+    for (int j = 0; j < QZ_NORMS; j++)
+        if (names->norm[j]) QZ_TRY(add_plain(m, names->norm[j], c->hidden, 0));
+    if (names->router) QZ_TRY(add_plain(m, names->router, c->experts, c->hidden));
     if (!c->qk_norm) return QZ_OK;
     QZ_TRY(add_plain(m, names->q_norm, c->head_dim, 0));
     return add_plain(m, names->k_norm, c->head_dim, 0);
@@ -113,7 +141,7 @@ static qz_status check_needed(qz_model *m)
     const qz_tensor_names *names = m->family->names;
     const qz_model_config *c = &m->config;
     QZ_TRY(add_plain(m, names->embedding, c->vocabulary, c->hidden));
-    for (int64_t i = 0; i < c->layers; i++) QZ_TRY(check_layer(m, &m->names[i]));
+    for (int64_t i = 0; i < c->layers; i++) QZ_TRY(check_layer(m, (int)i));
     QZ_TRY(add_plain(m, names->final_norm, c->hidden, 0));
     return c->tied ? check_tied_head(m) : add_plain(m, names->head, c->vocabulary, c->hidden);
 }
@@ -125,13 +153,17 @@ static qz_status add_name(qz_strmap *known, const char *name, int64_t value)
     return qz_strmap_add(known, name, strlen(name), value, NULL);
 }
 
-/* Plain tensors have value QZ_ROLES, modules of linears their role. */
+/* What a known name is. */
+enum { PLAIN, LINEAR, LINEAR_WITH_BIAS };
+
 static qz_status known_names(const qz_model *m, qz_strmap *known)
 {
-    for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], QZ_ROLES));
-    QZ_TRY(add_name(known, m->family->names->head, QZ_ROLES));
-    for (int64_t i = 0; i < m->config.layers; i++)
-        for (int r = 0; r < QZ_ROLES; r++) QZ_TRY(add_name(known, m->names[i].linear[r], r));
+    for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], PLAIN));
+    QZ_TRY(add_name(known, m->family->names->head, PLAIN));
+    for (int i = 0; i < (int)m->config.layers; i++)
+        for (int j = 0; j < qz_model_linears(m, i); j++)
+            QZ_TRY(
+                add_name(known, m->names[i].linear[j], qz_model_linear(m, i, j)->has_bias ? LINEAR_WITH_BIAS : LINEAR));
     return QZ_OK;
 }
 
@@ -148,9 +180,9 @@ static bool belongs_to_linear(const qz_model *m, const qz_strmap *known, const c
     char module[512];
     const char *dot = strrchr(name, '.');
     if (!dot || (size_t)(dot - name) >= sizeof module) return false;
-    int64_t role = qz_strmap_get(known, name, (size_t)(dot - name));
-    if (role < 0 || role >= QZ_ROLES) return false;
-    if (strcmp(dot, ".bias") == 0 && !qz_model_linear_has_bias(m, (qz_role)role)) return false;
+    const int64_t kind = qz_strmap_get(known, name, (size_t)(dot - name));
+    if (kind != LINEAR && kind != LINEAR_WITH_BIAS) return false;
+    if (strcmp(dot, ".bias") == 0 && kind == LINEAR) return false;
     snprintf(module, sizeof module, "%.*s", (int)(dot - name), name);
     return qz_ckpt_is_part_of(m->ckpt, name, module);
 }
@@ -161,7 +193,7 @@ static qz_status check_others(qz_model *m, const qz_strmap *known, const char *c
     size_t unknown = 0;
     for (size_t i = 0; i < qz_ckpt_count(m->ckpt); i++) {
         const char *name = qz_ckpt_at(m->ckpt, i)->name;
-        if (qz_strmap_get(known, name, strlen(name)) == QZ_ROLES || belongs_to_linear(m, known, name)) continue;
+        if (qz_strmap_get(known, name, strlen(name)) == PLAIN || belongs_to_linear(m, known, name)) continue;
         if (matches(name, m->family->names->derived)) continue;
         if (matches(name, pass_through)) {
             m->plain[m->plains++] = name;
@@ -180,11 +212,12 @@ static qz_status check_others(qz_model *m, const qz_strmap *known, const char *c
 qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through)
 {
     qz_strmap *known = NULL;
-    size_t most = 3 + (size_t)m->config.layers * 4 + qz_ckpt_count(m->ckpt);
+    size_t most = 3 + (size_t)m->config.layers * (QZ_NORMS + 3) + qz_ckpt_count(m->ckpt), linears = 0;
+    for (int i = 0; i < (int)m->config.layers; i++) linears += (size_t)qz_model_linears(m, i);
     m->plain = qz_arena_array(m->arena, const char *, most);
     if (!m->plain) return qz_arena_failed(m->arena);
     QZ_TRY(check_needed(m));
-    qz_status status = qz_strmap_new(&known, most + (size_t)m->config.layers * QZ_ROLES);
+    qz_status status = qz_strmap_new(&known, most + linears);
     if (status == QZ_OK) status = known_names(m, known);
     if (status == QZ_OK) status = check_others(m, known, pass_through);
     qz_strmap_free(known);

@@ -19,16 +19,16 @@ static const char *suffixed(const decoder *d, const char *module, const char *su
     return qz_arena_printf(d->arena, "%s.%s", module, suffix);
 }
 
-static qz_status declare_linear(const decoder *d, int layer, qz_role role)
+static qz_status declare_linear(const decoder *d, int layer, int number)
 {
     const qz_model *m = d->session->model;
-    int64_t shape[2];
-    const char *module = qz_model_linear_name(m, layer, role);
+    const qz_linear_place *l = qz_model_linear(m, layer, number);
+    const int64_t shape[2] = {l->n, l->k};
+    const char *module = qz_model_linear_name(m, layer, number);
     const char *weight = suffixed(d, module, "weight"), *bias = suffixed(d, module, "bias");
     if (!weight || !bias) return qz_arena_failed(d->arena);
-    qz_model_linear_shape(m, role, &shape[0], &shape[1]);
     QZ_TRY(qz_shards_declare(d->shards, module, weight, QZ_F32, 2, shape));
-    return qz_model_linear_has_bias(m, role) ? qz_shards_declare(d->shards, module, bias, QZ_F32, 1, shape) : QZ_OK;
+    return l->has_bias ? qz_shards_declare(d->shards, module, bias, QZ_F32, 1, shape) : QZ_OK;
 }
 
 static qz_status declare_all(decoder *d)
@@ -43,7 +43,7 @@ static qz_status declare_all(decoder *d)
         QZ_TRY(qz_shards_declare(d->shards, t->name, t->name, QZ_F32, t->view.ndim, t->view.shape));
     }
     for (int64_t i = 0; i < qz_model_config_of(m)->layers; i++)
-        for (int role = 0; role < QZ_ROLES; role++) QZ_TRY(declare_linear(d, (int)i, (qz_role)role));
+        for (int j = 0; j < qz_model_linears(m, (int)i); j++) QZ_TRY(declare_linear(d, (int)i, j));
     return qz_shards_begin(d->shards);
 }
 
@@ -80,7 +80,7 @@ static qz_status write_all(const decoder *d)
     for (int64_t i = 0; i < qz_model_config_of(d->session->model)->layers; i++) {
         qz_layer layer;
         QZ_TRY(qz_model_layer(d->session->model, (int)i, &layer, d->scratch));
-        for (int role = 0; role < QZ_ROLES; role++) QZ_TRY(write_linear(d, &layer.linear[role]));
+        for (int j = 0; j < layer.linears; j++) QZ_TRY(write_linear(d, &layer.linear[j]));
         qz_arena_reset(d->scratch);
     }
     return qz_shards_finish(d->shards);

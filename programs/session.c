@@ -108,13 +108,12 @@ static void count_linears(qz_weight_count *out, const qz_session *s)
 {
     int64_t layers = qz_model_config_of(s->model)->layers;
     for (int layer = 0; layer < layers; layer++)
-        for (int role = 0; role < QZ_ROLES; role++) {
-            int64_t n, k;
-            const char *module = qz_model_linear_name(s->model, layer, (qz_role)role);
-            qz_model_linear_shape(s->model, (qz_role)role, &n, &k);
-            out->numbers += (uint64_t)(n * k);
+        for (int i = 0; i < qz_model_linears(s->model, layer); i++) {
+            const char *module = qz_model_linear_name(s->model, layer, i);
+            const qz_linear_place *l = qz_model_linear(s->model, layer, i);
+            out->numbers += (uint64_t)(l->n * l->k);
             if (!qz_ckpt_is_quantized(s->ckpt, module)) continue;
-            out->linear_numbers += (uint64_t)(n * k);
+            out->linear_numbers += (uint64_t)(l->n * l->k);
             out->linear_bytes += linear_bytes(s->ckpt, module);
         }
 }

@@ -50,7 +50,7 @@ static void forward(setup *s, float *out, bool gather)
     qz_tensor residual = qz_tensor_2d(out, QZ_F32, t, c), x[QZ_STAGES];
     memcpy(out, s->residual, (size_t)(t * c) * sizeof *out);
     for (int i = 0; i < QZ_STAGES; i++) {
-        int64_t width = qz_model_stage_width(s->model, (qz_stage)i);
+        int64_t width = qz_model_input_width(s->model, 0, i);
         x[i] = qz_tensor_2d(qz_arena_array(s->arena, float, (size_t)(t * width)), QZ_F32, t, width);
         if (gather)
             check_ok(qz_stats_new(&s->stats[i], width, (qz_stats_wants){.reservoir = 64}, 1, (uint64_t)i, s->arena));
@@ -66,21 +66,19 @@ static void forward(setup *s, float *out, bool gather)
 
 static void apply_transform(setup *s, const qz_transform *transform, qz_report *report)
 {
-    qz_scheme scheme[QZ_ROLES];
-    bool quantized[QZ_ROLES];
+    qz_export_linear plan[QZ_ROLES] = {0};
     qz_search_weight ranges[QZ_ROLES];
     const qz_range *minmax = qz_range_at((size_t)qz_plugins_find(qz_ranges(), "minmax"));
     qz_options options = qz_options_default(transform->plugin.options);
     for (int i = 0; i < QZ_ROLES; i++) {
-        scheme[i] = (qz_scheme){.format = QZ_FORMAT_INT3, .piece_rows = 1, .piece_cols = 16, .scale_type = QZ_F16};
-        quantized[i] = true;
+        plan[i].scheme = (qz_scheme){.format = QZ_FORMAT_INT3, .piece_rows = 1, .piece_cols = 16, .scale_type = QZ_F16};
+        plan[i].quantized = true;
         ranges[i] = (qz_search_weight){.range = minmax, .range_options = qz_options_default(minmax->plugin.options)};
     }
     qz_transform_args args = {.model = s->model,
                               .layer = &s->layer,
                               .stats = s->stats,
-                              .scheme = scheme,
-                              .quantized = quantized,
+                              .plan = plan,
                               .ranges = ranges,
                               .plain_type = QZ_BF16,
                               .options = &options,

@@ -10,15 +10,18 @@ enum { C = 4, N = 3 };
 /* A layer whose four inputs are C wide and whose linears are (N, C), each weight 1 + its index. */
 typedef struct small_layer {
     qz_layer layer;
+    qz_linear part[QZ_ROLES];
     float norm[2][C], weight[QZ_ROLES][N * C], bias[QZ_ROLES][N];
 } small_layer;
 
 static void fill(small_layer *s)
 {
     memset(s, 0, sizeof *s);
+    s->layer.part = s->part;
+    s->layer.experts = 1;
     for (int role = 0; role < QZ_ROLES; role++) {
         for (int i = 0; i < N * C; i++) s->weight[role][i] = 1.0f + (float)i;
-        s->layer.linear[role].weight = qz_tensor_2d(s->weight[role], QZ_F32, N, C);
+        s->part[role].weight = qz_tensor_2d(s->weight[role], QZ_F32, N, C);
     }
     for (int i = 0; i < 2; i++) {
         for (int k = 0; k < C; k++) s->norm[i][k] = 1.0f;
@@ -107,11 +110,12 @@ Test(fold, divides_rows_and_bias_of_a_producer)
 {
     float up[3 * 2] = {2, 4, 6, 8, 10, 12}, bias[3] = {2, 4, 8}, down[2 * 3] = {1, 1, 1, 2, 2, 2};
     const float scale[3] = {2, 4, 0.5f};
-    qz_layer layer = {0};
-    layer.linear[QZ_ROLE_UP].weight = qz_tensor_2d(up, QZ_F32, 3, 2);
-    layer.linear[QZ_ROLE_UP].bias = qz_tensor_1d(bias, QZ_F32, 3);
-    layer.linear[QZ_ROLE_DOWN].weight = qz_tensor_2d(down, QZ_F32, 2, 3);
-    qz_fold_linear(&layer, QZ_ROLE_UP, QZ_ROLE_DOWN, scale, 1, 1, 3);
+    qz_linear part[QZ_ROLES] = {0};
+    qz_layer layer = {.part = part, .experts = 1};
+    part[QZ_ROLE_UP].weight = qz_tensor_2d(up, QZ_F32, 3, 2);
+    part[QZ_ROLE_UP].bias = qz_tensor_1d(bias, QZ_F32, 3);
+    part[QZ_ROLE_DOWN].weight = qz_tensor_2d(down, QZ_F32, 2, 3);
+    qz_fold_linear(&layer, QZ_ROLE_UP, QZ_ROLE_DOWN, 0, scale, 1, 1, 3);
     const float up_expected[] = {1, 2, 1.5f, 2, 20, 24}, bias_expected[] = {1, 1, 16};
     const float down_expected[] = {2, 4, 0.5f, 4, 8, 1};
     for (int i = 0; i < 6; i++) check_near(up[i], up_expected[i], "up");
@@ -124,11 +128,12 @@ Test(fold, divides_the_rows_that_grouped_heads_share)
 {
     float v[4] = {8, 8, 8, 8}, bias[4] = {4, 4, 4, 4}, o[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     const float scale[8] = {2, 4, 2, 4, 8, 16, 8, 16};
-    qz_layer layer = {0};
-    layer.linear[QZ_ROLE_V].weight = qz_tensor_2d(v, QZ_F32, 4, 1);
-    layer.linear[QZ_ROLE_V].bias = qz_tensor_1d(bias, QZ_F32, 4);
-    layer.linear[QZ_ROLE_O].weight = qz_tensor_2d(o, QZ_F32, 1, 8);
-    qz_fold_linear(&layer, QZ_ROLE_V, QZ_ROLE_O, scale, 4, 2, 2);
+    qz_linear part[QZ_ROLES] = {0};
+    qz_layer layer = {.part = part, .experts = 1};
+    part[QZ_ROLE_V].weight = qz_tensor_2d(v, QZ_F32, 4, 1);
+    part[QZ_ROLE_V].bias = qz_tensor_1d(bias, QZ_F32, 4);
+    part[QZ_ROLE_O].weight = qz_tensor_2d(o, QZ_F32, 1, 8);
+    qz_fold_linear(&layer, QZ_ROLE_V, QZ_ROLE_O, 0, scale, 4, 2, 2);
     const float v_expected[] = {4, 2, 1, 0.5f}, bias_expected[] = {2, 1, 0.5f, 0.25f};
     for (int i = 0; i < 4; i++) check_near(v[i], v_expected[i], "v");
     for (int i = 0; i < 4; i++) check_near(bias[i], bias_expected[i], "bias");

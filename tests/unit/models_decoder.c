@@ -21,11 +21,11 @@ static bool same(const qz_tensor *a, const qz_tensor *b)
 static void run_stages(const opened *o, const qz_layer *layer, qz_batch batch, const qz_tensor *residual)
 {
     int64_t tokens = batch.sequences * batch.length;
-    qz_tensor carry = matrix(o->arena, tokens, qz_model_stage_width(o->model, QZ_STAGE_O));
+    qz_tensor carry = matrix(o->arena, tokens, qz_model_input_width(o->model, 0, QZ_STAGE_O));
     for (int s = 0; s < QZ_STAGES; s++) {
-        qz_tensor x = matrix(o->arena, tokens, qz_model_stage_width(o->model, (qz_stage)s));
+        qz_tensor x = matrix(o->arena, tokens, qz_model_input_width(o->model, 0, s));
         check_ok(qz_stage_input(o->model, layer, (qz_stage)s, batch, residual, &carry, &x));
-        if (s == QZ_STAGE_GATE_UP) carry = matrix(o->arena, tokens, qz_model_stage_width(o->model, QZ_STAGE_DOWN));
+        if (s == QZ_STAGE_GATE_UP) carry = matrix(o->arena, tokens, qz_model_input_width(o->model, 0, QZ_STAGE_DOWN));
         check_ok(qz_stage_apply(o->model, layer, (qz_stage)s, batch, &x, residual, &carry, o->arena));
     }
 }
@@ -92,21 +92,21 @@ typedef struct seen {
     float scale_key;
 } seen;
 
-static qz_status watch(void *context, int layer, qz_stage stage, qz_point point, const qz_tensor *x)
+static qz_status watch(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
 {
     seen *s = context;
-    cr_assert(layer == 1);
+    cr_assert(layer->index == 1);
     cr_assert(x->ndim == (point == QZ_POINT_INPUT ? 2 : 3));
     cr_assert(x->shape[0] == S * L && (point == QZ_POINT_INPUT || (x->shape[1] == 2 && x->shape[2] == 32)));
-    s->order[s->calls++] = point == QZ_POINT_INPUT ? "ABCD"[stage] : point == QZ_POINT_KEY ? 'k' : 'v';
+    s->order[s->calls++] = point == QZ_POINT_INPUT ? "ABCD"[input] : point == QZ_POINT_KEY ? 'k' : 'v';
     if (point == QZ_POINT_KEY)
         for (int64_t i = 0; i < qz_tensor_count(x); i++) qz_f32(x)[i] *= s->scale_key;
     return QZ_OK;
 }
 
-static qz_status refuse(void *context, int layer, qz_stage stage, qz_point point, const qz_tensor *x)
+static qz_status refuse(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
 {
-    return stage == QZ_STAGE_DOWN ? QZ_FAIL(QZ_NUMERIC, "%s", (const char *)context) : QZ_OK;
+    return input == (int)QZ_STAGE_DOWN ? QZ_FAIL(QZ_NUMERIC, "%s", (const char *)context) : QZ_OK;
 }
 
 Test(decoder, taps_see_and_change)

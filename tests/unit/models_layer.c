@@ -5,12 +5,11 @@ Test(layer, weights_are_those_of_the_file)
 {
     opened o = open_model(golden_path("models/qwen2"));
     qz_layer layer;
-    int64_t n, k;
     check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
     cr_assert(layer.index == 1);
     for (int r = 0; r < QZ_ROLES; r++) {
         qz_linear *l = &layer.linear[r];
-        qz_model_linear_shape(o.model, (qz_role)r, &n, &k);
+        const int64_t n = qz_model_linear(o.model, 1, r)->n, k = qz_model_linear(o.model, 1, r)->k;
         float *w = qz_arena_array(o.arena, float, n *k);
         check_ok(qz_ckpt_read_weight(o.ckpt, l->module, n, k, w, o.arena));
         cr_assert(l->role == (qz_role)r && l->weight.shape[0] == n && l->weight.shape[1] == k);

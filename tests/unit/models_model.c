@@ -20,19 +20,19 @@ static qz_status open_changed(const char *from, const char *label, change c)
 Test(model, facts)
 {
     opened o = open_model(golden_path("models/qwen3"));
-    int64_t n, k;
-    qz_model_linear_shape(o.model, QZ_ROLE_Q, &n, &k);
-    cr_assert(n == 128 && k == 64);
-    qz_model_linear_shape(o.model, QZ_ROLE_V, &n, &k);
-    cr_assert(n == 64 && k == 64);
-    qz_model_linear_shape(o.model, QZ_ROLE_O, &n, &k);
-    cr_assert(n == 64 && k == 128);
-    qz_model_linear_shape(o.model, QZ_ROLE_DOWN, &n, &k);
-    cr_assert(n == 64 && k == 128);
+    static const int64_t shape[QZ_ROLES][2] = {{128, 64}, {64, 64},  {64, 64}, {64, 128},
+                                               {128, 64}, {128, 64}, {64, 128}};
+    cr_assert(qz_model_linears(o.model, 0) == QZ_ROLES && qz_model_inputs(o.model, 0) == QZ_STAGES);
+    for (int i = 0; i < QZ_ROLES; i++) {
+        const qz_linear_place *l = qz_model_linear(o.model, 0, i);
+        cr_assert(l->n == shape[i][0] && l->k == shape[i][1] && l->role == (qz_role)i && l->roles == 1);
+        cr_assert(l->input == (int)qz_role_stage(l->role) && l->expert == 0);
+    }
     cr_assert_str_eq(qz_model_linear_name(o.model, 1, QZ_ROLE_UP), "model.layers.1.mlp.up_proj");
     cr_assert_str_eq(qz_model_family(o.model)->plugin.name, "qwen3");
     cr_assert(qz_model_ckpt(o.model) == o.ckpt && qz_model_backend(o.model) == ref_backend());
-    cr_assert(!qz_model_linear_has_bias(o.model, QZ_ROLE_Q));
+    cr_assert(!qz_model_linear(o.model, 0, QZ_ROLE_Q)->has_bias);
+    cr_assert_str_eq(qz_model_attention_name(o.model, 1), "model.layers.1.self_attn");
     close_model(&o);
 }
 
@@ -46,8 +46,8 @@ Test(model, roles_and_stages)
 Test(model, biases_of_qwen2)
 {
     opened o = open_model(golden_path("models/qwen2"));
-    cr_assert(qz_model_linear_has_bias(o.model, QZ_ROLE_K) && !qz_model_linear_has_bias(o.model, QZ_ROLE_O));
-    cr_assert(!qz_model_linear_has_bias(o.model, QZ_ROLE_DOWN));
+    cr_assert(qz_model_linear(o.model, 1, QZ_ROLE_K)->has_bias && !qz_model_linear(o.model, 1, QZ_ROLE_O)->has_bias);
+    cr_assert(!qz_model_linear(o.model, 1, QZ_ROLE_DOWN)->has_bias);
     close_model(&o);
 }
 
