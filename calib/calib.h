@@ -67,18 +67,28 @@ QZ_NODISCARD qz_status qz_calib_plan(qz_plan *out, const qz_recipe *recipe, cons
 QZ_NODISCARD qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model,
                                             qz_arena *arena);
 
-typedef struct qz_calib_args {
+/* One checkpoint of the run. */
+typedef struct qz_calib_output {
     const qz_recipe *recipe;
-    const qz_model *model;
-    const qz_windows *windows;
     const qz_export_plan *plan;
-    const char *folder; /* where the checkpoint is written: exists and is empty */
-    qz_progress *progress;
+    const char *folder; /* where the checkpoint is written: exists and is empty, or is resumed */
     qz_report *report;
+} qz_calib_output;
+
+typedef struct qz_calib_args {
+    const qz_model *model;
+    const qz_windows *windows;     /* NULL or none: nothing needs statistics, or they come from a file */
+    const qz_calib_output *output; /* [outputs]; their recipes agree in `calibration` */
+    int outputs;
+    qz_progress *progress;
 } qz_calib_args;
 
-/* Writes the whole checkpoint into `folder`, then reopens it and compares every code, scale and zero with a fingerprint
- * of what was in memory; a difference is QZ_FORMAT naming the tensor. */
+/* Do the inputs of a layer come from the already quantized layers before it? One output may say so, or leave it to us;
+ * several, or statistics from a file, describe the original model. */
+bool qz_calib_propagates_quantized(const qz_calib_args *args);
+
+/* Writes every checkpoint whole, then reopens it and compares every code, scale and zero with a fingerprint of what was
+ * in memory; a difference is QZ_FORMAT naming the tensor. */
 QZ_NODISCARD qz_status qz_calib_run(const qz_calib_args *args);
 
 #endif

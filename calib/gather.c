@@ -82,37 +82,46 @@ static qz_status finish(qz_stats *stats, float *peak, const qz_stream *s, const 
     return QZ_OK;
 }
 
-qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,
-                    qz_arena *scratch)
+static qz_status run_batch(const gathering *g, float *peak, const qz_layer *layer, bool move_on, qz_arena *scratch)
+{
+    const qz_stream *s = g->stream;
+    const qz_batch shape = qz_stream_shape(s, g->batch);
+    qz_tensor residual;
+    QZ_TRY(load(&residual, s, g->batch, scratch));
+    if (!move_on) {
+        QZ_TRY(qz_layer_observe(s->model, layer, shape, &residual, scratch));
+        return raise_peak(peak, &residual, scratch); /* with the attention's output, before the MLP's */
+    }
+    QZ_TRY(qz_layer_forward(s->model, layer, shape, &residual, scratch));
+    QZ_TRY(check_finite(s, g->batch, layer, "output", &residual));
+    QZ_TRY(raise_peak(peak, &residual, scratch));
+    return qz_stream_store(s, g->batch, &residual);
+}
+
+static qz_status run_batches(gathering *g, float *peak, const qz_layer *layer, bool move_on, qz_progress *progress,
+                             qz_arena *scratch)
+{
+    for (g->batch = 0; g->batch < qz_stream_batches(g->stream); g->batch++) {
+        qz_arena_mark mark = qz_arena_save(scratch);
+        QZ_TRY(run_batch(g, peak, layer, move_on, scratch));
+        qz_arena_restore(scratch, mark);
+        QZ_TRY(qz_progress_step(progress, (uint64_t)qz_stream_shape(g->stream, g->batch).sequences, ""));
+    }
+    return QZ_OK;
+}
+
+qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, bool move_on,
+                    qz_progress *progress, qz_arena *scratch)
 {
     gathering g = {.stats = stats, .stream = s};
     qz_layer watched = *layer;
     watched.tap = (qz_tap){look, &g};
-    for (g.batch = 0; g.batch < qz_stream_batches(s); g.batch++) {
-        qz_arena_mark mark = qz_arena_save(scratch);
-        qz_tensor residual;
-        QZ_TRY(load(&residual, s, g.batch, scratch));
-        QZ_TRY(qz_layer_observe(s->model, &watched, qz_stream_shape(s, g.batch), &residual, scratch));
-        QZ_TRY(raise_peak(peak, &residual, scratch)); /* with the attention's output, before the MLP's */
-        qz_arena_restore(scratch, mark);
-        QZ_TRY(qz_progress_step(progress, (uint64_t)qz_stream_shape(s, g.batch).sequences, ""));
-    }
+    QZ_TRY(run_batches(&g, peak, &watched, move_on, progress, scratch));
     return finish(stats, peak, s, layer, scratch);
 }
 
 qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress, qz_arena *scratch)
 {
-    for (int64_t i = 0; i < qz_stream_batches(s); i++) {
-        qz_arena_mark mark = qz_arena_save(scratch);
-        const qz_batch shape = qz_stream_shape(s, i);
-        qz_tensor residual;
-        QZ_TRY(load(&residual, s, i, scratch));
-        QZ_TRY(qz_layer_forward(s->model, layer, shape, &residual, scratch));
-        QZ_TRY(check_finite(s, i, layer, "output", &residual));
-        QZ_TRY(raise_peak(peak, &residual, scratch));
-        QZ_TRY(qz_stream_store(s, i, &residual));
-        qz_arena_restore(scratch, mark);
-        QZ_TRY(qz_progress_step(progress, (uint64_t)shape.sequences, ""));
-    }
-    return QZ_OK;
+    gathering g = {.stream = s};
+    return run_batches(&g, peak, layer, true, progress, scratch);
 }

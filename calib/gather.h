@@ -5,9 +5,10 @@
 #include "calib/stream.h"
 
 /* Runs the layer with its present weights up to the input of its last linear and adds to the statistics of each
- * input; the stream stays as it is. `peak` is raised to the largest |activation| seen. Non-finite activations are
- * QZ_NUMERIC naming layer and token. */
-QZ_NODISCARD qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer,
+ * input. With `move_on` the last linear is run too and the stream becomes the layer's output, else
+ * it stays as it is. `peak` is raised to the largest |activation| seen. Non-finite activations are QZ_NUMERIC naming
+ * layer and token. */
+QZ_NODISCARD qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, bool move_on,
                                  qz_progress *progress, qz_arena *scratch);
 /* Runs the layer and replaces the stream by its output; raises `peak` in the same way. */
 QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,

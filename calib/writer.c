@@ -10,7 +10,9 @@
 #include "base/map.h"
 
 struct qz_writer {
-    const qz_calib_args *args;
+    const qz_model *model;
+    const qz_calib_output *output;
+    qz_progress *progress;
     const qz_container *container;
     qz_shards *shards;
     qz_arena *arena;
@@ -23,7 +25,7 @@ struct qz_writer {
 
 static const qz_ckpt *source_of(const qz_writer *w)
 {
-    return qz_model_ckpt(w->args->model);
+    return qz_model_ckpt(w->model);
 }
 
 static qz_status add_slot(qz_writer *w, const char *name)
@@ -41,12 +43,12 @@ static char *print_of(const qz_writer *w, const char *name)
 /* Tensors of the source that the family does not know and the recipe passes through keep their stored type. */
 static bool passed_through(const qz_writer *w, const char *name)
 {
-    return qz_patterns_match(&w->args->recipe->output_as.pass_through, name);
+    return qz_patterns_match(&w->output->recipe->output_as.pass_through, name);
 }
 
 static qz_dtype stored_type(const qz_writer *w, const char *name)
 {
-    return passed_through(w, name) ? qz_ckpt_find(source_of(w), name)->view.dtype : w->args->plan->plain_type;
+    return passed_through(w, name) ? qz_ckpt_find(source_of(w), name)->view.dtype : w->output->plan->plain_type;
 }
 
 static const char *suffixed(qz_writer *w, const char *module, const char *suffix)
@@ -56,7 +58,7 @@ static const char *suffixed(qz_writer *w, const char *module, const char *suffix
 
 static qz_status declare_linear(qz_writer *w, const qz_export_linear *l)
 {
-    const qz_dtype plain = w->args->plan->plain_type;
+    const qz_dtype plain = w->output->plan->plain_type;
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
     QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l)
@@ -71,7 +73,7 @@ static qz_status declare_linear(qz_writer *w, const qz_export_linear *l)
  * the shard, so a layer stays together. */
 static qz_status declare_all(qz_writer *w)
 {
-    const qz_export_plan *plan = w->args->plan;
+    const qz_export_plan *plan = w->output->plan;
     for (size_t i = 0; i < w->plain_count; i++) {
         const qz_stored *t = qz_ckpt_find(source_of(w), w->plain[i]);
         QZ_TRY(qz_shards_declare(w->shards, w->plain[i], w->plain[i], stored_type(w, w->plain[i]), t->view.ndim,
@@ -84,25 +86,27 @@ static qz_status declare_all(qz_writer *w)
 
 static qz_status writer_open(qz_writer *w)
 {
-    const qz_recipe *recipe = w->args->recipe;
+    const qz_recipe *recipe = w->output->recipe;
     QZ_TRY(qz_arena_new(&w->arena, "export"));
-    QZ_TRY(qz_model_plain_names(w->args->model, &w->plain, &w->plain_count, w->arena));
-    size_t slots = w->plain_count + 2 * w->args->plan->linears;
+    QZ_TRY(qz_model_plain_names(w->model, &w->plain, &w->plain_count, w->arena));
+    size_t slots = w->plain_count + 2 * w->output->plan->linears;
     QZ_TRY(qz_strmap_new(&w->index, slots));
     w->print = qz_arena_calloc(w->arena, slots * sizeof *w->print);
     if (!w->print) return qz_arena_failed(w->arena);
-    QZ_TRY(qz_shards_new(&w->shards, w->args->folder, recipe->output_as.shard_bytes));
+    QZ_TRY(qz_shards_new(&w->shards, w->output->folder, recipe->output_as.shard_bytes));
     QZ_TRY(declare_all(w));
     return qz_shards_begin(w->shards);
 }
 
-qz_status qz_writer_new(qz_writer **out, const qz_calib_args *args)
+qz_status qz_writer_new(qz_writer **out, const qz_model *model, const qz_calib_output *output, qz_progress *progress)
 {
     qz_writer *w = qz_calloc(1, sizeof *w);
     *out = NULL;
     if (!w) return QZ_FAIL(QZ_MEMORY, "out of memory: no room for the writer");
-    w->args = args;
-    w->container = qz_container_at((size_t)args->recipe->output_as.container.index);
+    w->model = model;
+    w->output = output;
+    w->progress = progress;
+    w->container = qz_container_at((size_t)output->recipe->output_as.container.index);
     qz_status status = writer_open(w);
     if (status != QZ_OK) {
         qz_writer_free(w);
@@ -143,7 +147,7 @@ enum { PART = 1 << 20 }; /* elements converted at a time */
 static qz_status write_parts(qz_writer *w, const char *name, const void *x, qz_dtype from, int64_t n, qz_hasher *print,
                              float *wide, void *stored)
 {
-    qz_dtype type = w->args->plan->plain_type;
+    qz_dtype type = w->output->plan->plain_type;
     size_t in = (size_t)qz_dtype_bits(from) / 8, out = (size_t)qz_dtype_bits(type) / 8;
     for (int64_t first = 0; first < n; first += PART) {
         int64_t count = n - first < PART ? n - first : PART;
@@ -192,7 +196,7 @@ static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
 }
 
 qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear, const qz_qtensor *q,
-                           qz_arena *scratch)
+                           const qz_act_values *act, qz_arena *scratch)
 {
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
@@ -200,7 +204,7 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     QZ_TRY(print_qtensor(print_of(w, l->module), q));
-    return w->container->write_linear(w->shards, l, q, NULL, scratch);
+    return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 
 qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch)
@@ -223,10 +227,10 @@ static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const c
 {
     char print[QZ_HASH_TEXT];
     const qz_stored *t = qz_ckpt_find(written, name);
-    if (!t) return QZ_FAIL(QZ_FORMAT, "%s: %s is missing after writing", w->args->folder, name);
+    if (!t) return QZ_FAIL(QZ_FORMAT, "%s: %s is missing after writing", w->output->folder, name);
     qz_hash_bytes(print, t->view.data, t->bytes);
     if (strcmp(print, print_of(w, slot)) != 0)
-        return QZ_FAIL(QZ_FORMAT, "%s: %s read back differs from memory", w->args->folder, name);
+        return QZ_FAIL(QZ_FORMAT, "%s: %s read back differs from memory", w->output->folder, name);
     return QZ_OK;
 }
 
@@ -243,7 +247,7 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
     QZ_TRY(print_qtensor(print, &q));
     qz_arena_restore(scratch, mark);
     if (strcmp(print, print_of(w, l->module)) != 0)
-        return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->args->folder,
+        return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->output->folder,
                        l->module);
     return QZ_OK;
 }
@@ -251,14 +255,14 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
 static qz_status check_written(qz_writer *w, qz_arena *scratch)
 {
     qz_ckpt *written;
-    QZ_TRY_CTX(qz_ckpt_open(&written, w->args->folder), "reopening what was written");
+    QZ_TRY_CTX(qz_ckpt_open(&written, w->output->folder), "reopening what was written");
     qz_status status = QZ_OK;
     for (size_t i = 0; i < w->plain_count && status == QZ_OK; i++)
         status = check_plain(w, written, w->plain[i], w->plain[i]);
-    for (size_t i = 0; i < w->args->plan->linears && status == QZ_OK; i++) {
-        const qz_export_linear *l = &w->args->plan->linear[i];
+    for (size_t i = 0; i < w->output->plan->linears && status == QZ_OK; i++) {
+        const qz_export_linear *l = &w->output->plan->linear[i];
         status = check_linear(w, written, l, scratch);
-        if (status == QZ_OK) status = qz_progress_step(w->args->progress, 0, l->module);
+        if (status == QZ_OK) status = qz_progress_step(w->progress, 0, l->module);
     }
     qz_ckpt_close(written);
     return status;
@@ -267,10 +271,10 @@ static qz_status check_written(qz_writer *w, qz_arena *scratch)
 qz_status qz_writer_finish(qz_writer *w, qz_arena *scratch)
 {
     for (size_t i = 0; i < w->plain_count; i++) {
-        QZ_TRY(qz_progress_step(w->args->progress, 0, w->plain[i]));
+        QZ_TRY(qz_progress_step(w->progress, 0, w->plain[i]));
         if (!*print_of(w, w->plain[i])) QZ_TRY(copy_plain(w, w->plain[i], scratch));
     }
     QZ_TRY(qz_shards_finish(w->shards));
-    QZ_TRY(qz_export_side_files(w->args->folder, source_of(w), w->container, w->args->plan));
+    QZ_TRY(qz_export_side_files(w->output->folder, source_of(w), w->container, w->output->plan));
     return check_written(w, scratch);
 }

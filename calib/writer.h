@@ -6,13 +6,15 @@
 
 typedef struct qz_writer qz_writer;
 
-/* Declares every tensor of the plan and opens the files in args->folder. */
-QZ_NODISCARD qz_status qz_writer_new(qz_writer **out, const qz_calib_args *args);
+/* Declares every tensor of the plan and opens the files in output->folder. */
+QZ_NODISCARD qz_status qz_writer_new(qz_writer **out, const qz_model *model, const qz_calib_output *output,
+                                     qz_progress *progress);
 void qz_writer_free(qz_writer *w); /* removes what is unfinished; NULL allowed */
 
-/* A linear of a layer: `q` when the plan says quantized, else its weight in plain type; and its bias. */
+/* A linear of a layer: `q` when the plan says quantized, with the static scale of its input, if any; else its weight in
+ * plain type; and its bias. */
 QZ_NODISCARD qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear,
-                                        const qz_qtensor *q, qz_arena *scratch);
+                                        const qz_qtensor *q, const qz_act_values *act, qz_arena *scratch);
 /* A plain tensor whose values changed (a folded norm). */
 QZ_NODISCARD qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch);
 /* Writes every plain tensor that was not given, from the source; finishes files, config.json and side files; reopens

@@ -118,13 +118,13 @@ static qz_verdict judge(const run *r)
 
 static qz_status calibrate(run *r)
 {
-    qz_calib_args args = {.recipe = r->job.recipe,
-                          .model = r->job.session.model,
-                          .windows = &r->calibration,
-                          .plan = &r->job.export_plan,
-                          .folder = qz_output_work(r->output),
-                          .progress = r->progress,
-                          .report = r->report};
+    const qz_calib_output output = {
+        .recipe = r->job.recipe, .plan = &r->job.export_plan, .folder = qz_output_work(r->output), .report = r->report};
+    const qz_calib_args args = {.model = r->job.session.model,
+                                .windows = &r->calibration,
+                                .output = &output,
+                                .outputs = 1,
+                                .progress = r->progress};
     return qz_calib_run(&args);
 }
 

@@ -78,6 +78,24 @@ qz_status qz_stats_finish(qz_stats *s)
     return QZ_OK;
 }
 
+qz_status qz_stats_copy(qz_stats *out, const qz_stats *s, qz_arena *arena)
+{
+    const size_t k = (size_t)s->k;
+    const qz_stats_wants wants = {.reservoir = s->reservoir_capacity, .histogram = s->histogram != NULL};
+    QZ_TRY(qz_stats_new(out, s->k, wants, 0, 0, arena));
+    memcpy(out->gram, s->gram, k * k * sizeof *s->gram);
+    memcpy(out->absmax, s->absmax, k * sizeof *s->absmax);
+    memcpy(out->abssum, s->abssum, k * sizeof *s->abssum);
+    if (s->reservoir) memcpy(out->reservoir, s->reservoir, (size_t)s->reservoir_rows * k * sizeof *s->reservoir);
+    if (s->histogram) memcpy(out->histogram, s->histogram, QZ_HISTOGRAM_BINS * sizeof *s->histogram);
+    out->tokens = s->tokens;
+    out->reservoir_rows = s->reservoir_rows;
+    out->rescaled = s->rescaled;
+    out->rng = s->rng;
+    out->divisor = s->divisor;
+    return QZ_OK;
+}
+
 void qz_stats_rescale(qz_stats *s, const float *scale)
 {
     const int64_t k = s->k;

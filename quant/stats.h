@@ -40,6 +40,8 @@ QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, qz_stats_wants wan
 QZ_NODISCARD qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x);
 /* Mirrors the lower triangle into the upper. Non-finite statistics are QZ_NUMERIC naming the channel. */
 QZ_NODISCARD qz_status qz_stats_finish(qz_stats *s);
+/* A record of its own with the same content. */
+QZ_NODISCARD qz_status qz_stats_copy(qz_stats *out, const qz_stats *s, qz_arena *arena);
 /* The statistics of x / s: divides gram by s s^T, the rest by s. */
 void qz_stats_rescale(qz_stats *s, const float *scale /* (K) */);
 /* Bytes that qz_stats_new takes. */

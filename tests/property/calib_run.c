@@ -14,8 +14,7 @@ enum { FAMILIES = sizeof families / sizeof *families };
 static void run_into(calib_case *c, const char *folder)
 {
     case_plan(c);
-    qz_calib_args args = case_args(c, folder, NULL);
-    check_ok(qz_calib_run(&args));
+    check_ok(case_run(c, folder, NULL));
 }
 
 /* Opens what was written and scores it on the windows of the case. */
@@ -254,8 +253,7 @@ Test(calib_run, names_layer_and_token_of_an_overflow)
     case_copy_llama(model, make_huge, NULL);
     calib_case c = case_open_folder(model, NULL, NULL);
     case_plan(&c);
-    qz_calib_args args = case_args(&c, out, NULL);
-    check_fails(QZ_NUMERIC, "layer 1", qz_calib_run(&args));
+    check_fails(QZ_NUMERIC, "layer 1", case_run(&c, out, NULL));
     cr_assert(strstr(qz_error_message(), "token "), "%s", qz_error_message());
     check_no_weights(out, c.arena);
     case_close(&c);
@@ -286,8 +284,7 @@ static void check_interrupt(const char *phase, int after)
     stopper s = {.phase = phase, .after = after};
     check_ok(qz_progress_new(&progress, stop_later, &s));
     case_plan(&c);
-    qz_calib_args args = case_args(&c, out, progress);
-    qz_status status = qz_calib_run(&args);
+    qz_status status = case_run(&c, out, progress);
     cr_assert(status == QZ_INTERRUPTED, "after %d calls: %s", after, qz_status_name(status));
     cr_assert(s.calls <= after + 2, "%d calls after the stop", s.calls - after - 1); /* a step tells before it stops */
     check_no_weights(out, c.arena);
@@ -311,9 +308,8 @@ Test(calib_run, survives_any_failing_allocation)
         char name[32];
         snprintf(name, sizeof name, "alloc-%ld", n);
         const char *out = case_folder(name);
-        qz_calib_args args = case_args(&c, out, NULL);
         qz_alloc_fail_at(n);
-        qz_status status = qz_calib_run(&args);
+        qz_status status = case_run(&c, out, NULL);
         qz_alloc_fail_at(0);
         failed = status != QZ_OK;
         cr_assert(status == QZ_OK || status == QZ_MEMORY, "allocation %ld: %s: %s", n, qz_status_name(status),

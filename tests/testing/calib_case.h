@@ -98,15 +98,17 @@ static inline const char *case_folder(const char *name)
     return path;
 }
 
-static inline qz_calib_args case_args(const calib_case *c, const char *folder, qz_progress *progress)
+static inline qz_calib_output case_output(const calib_case *c, const char *folder)
 {
-    return (qz_calib_args){.recipe = c->recipe,
-                           .model = c->model,
-                           .windows = &c->windows,
-                           .plan = &c->plan,
-                           .folder = folder,
-                           .progress = progress,
-                           .report = c->report};
+    return (qz_calib_output){.recipe = c->recipe, .plan = &c->plan, .folder = folder, .report = c->report};
+}
+
+static inline qz_status case_run(const calib_case *c, const char *folder, qz_progress *progress)
+{
+    const qz_calib_output output = case_output(c, folder);
+    const qz_calib_args args = {
+        .model = c->model, .windows = &c->windows, .output = &output, .outputs = 1, .progress = progress};
+    return qz_calib_run(&args);
 }
 
 /* A copy of tests/golden/models/llama (fp32) in `folder`, whose values `edit` may change; it may hold one tensor more

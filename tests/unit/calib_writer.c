@@ -10,7 +10,7 @@
 
 typedef struct writing {
     calib_case c;
-    qz_calib_args args;
+    qz_calib_output output;
     qz_writer *writer;
     qz_arena *scratch;
 } writing;
@@ -19,9 +19,9 @@ static void begin(writing *w, const char *folder, const char *out)
 {
     (void)folder;
     case_plan(&w->c);
-    w->args = case_args(&w->c, out, NULL);
+    w->output = case_output(&w->c, out);
     check_ok(qz_arena_new(&w->scratch, "scratch"));
-    check_ok(qz_writer_new(&w->writer, &w->args));
+    check_ok(qz_writer_new(&w->writer, w->c.model, &w->output, NULL));
 }
 
 static void end(writing *w)
@@ -33,7 +33,7 @@ static void end(writing *w)
 
 static qz_status put_linear(writing *w, const qz_export_linear *l, const qz_linear *linear)
 {
-    if (!l->quantized) return qz_writer_linear(w->writer, l, linear, NULL, w->scratch);
+    if (!l->quantized) return qz_writer_linear(w->writer, l, linear, NULL, NULL, w->scratch);
     qz_qtensor q;
     const qz_range *minmax = qz_range_at((size_t)qz_plugins_find(qz_ranges(), "minmax"));
     qz_solve_args args = {.backend = qz_model_backend(w->c.model),
@@ -42,7 +42,7 @@ static qz_status put_linear(writing *w, const qz_export_linear *l, const qz_line
                           .range = minmax,
                           .range_options = qz_options_default(minmax->plugin.options)};
     check_ok(qz_solver_at(0)->solve(&q, &(qz_solve_info){0}, &args, w->scratch));
-    return qz_writer_linear(w->writer, l, linear, &q, w->scratch);
+    return qz_writer_linear(w->writer, l, linear, &q, NULL, w->scratch);
 }
 
 /* Hands over all linears of all layers; the rest is left to finish. */
@@ -240,8 +240,8 @@ Test(writer, says_where_it_cannot_write)
 {
     writing w = {.c = case_open("llama", NULL)};
     case_plan(&w.c);
-    w.args = case_args(&w.c, test_path("absent"), NULL);
-    check_fails(QZ_IO, "absent", qz_writer_new(&w.writer, &w.args));
+    w.output = case_output(&w.c, test_path("absent"));
+    check_fails(QZ_IO, "absent", qz_writer_new(&w.writer, w.c.model, &w.output, NULL));
     cr_assert_null(w.writer);
     qz_writer_free(NULL);
     case_close(&w.c);

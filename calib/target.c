@@ -1,0 +1,237 @@
+/* See target.h. Linears that read one input are handled together: they share the solver's factor, servers may want one
+ * scale for them, and the scale of their input is judged by what all of them compute. */
+#include "calib/target.h"
+
+#include "calib/choices.h"
+#include "calib/fold.h"
+#include "calib/layer_error.h"
+#include "calib/run.h"
+
+qz_status qz_target_open(qz_target *t, const qz_calib_args *args, int number, qz_arena *scratch, qz_arena *shared)
+{
+    *t = (qz_target){.output = &args->output[number],
+                     .model = args->model,
+                     .progress = args->progress,
+                     .scratch = scratch,
+                     .shared = shared};
+    return qz_writer_new(&t->writer, args->model, t->output, args->progress);
+}
+
+void qz_target_close(qz_target *t)
+{
+    qz_writer_free(t->writer);
+    t->writer = NULL;
+}
+
+qz_stats_wants qz_target_wants(const qz_calib_output *output)
+{
+    return (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR,
+                            .histogram = (qz_choice_needs(output->recipe) & QZ_NEED_HISTOGRAM) != 0};
+}
+
+static const qz_export_linear *plan_of(const qz_target *t, int layer)
+{
+    return t->output->plan->linear + t->output->plan->first[layer];
+}
+
+/* ---- transforms ---- */
+
+/* What is not quantized is used as it will be stored, so that the layers that follow see what the server will see. */
+static void round_plain(const qz_target *t, const qz_layer *layer)
+{
+    const qz_dtype type = t->output->plan->plain_type;
+    for (int i = 0; i < QZ_NORMS; i++) qz_round_stored(&layer->norm[i], type);
+    qz_round_stored(&layer->q_norm, type);
+    qz_round_stored(&layer->k_norm, type);
+    qz_round_stored(&layer->router, type);
+    for (int i = 0; i < layer->linears; i++) {
+        qz_round_stored(&layer->linear[i].bias, type);
+        if (!plan_of(t, layer->index)[i].quantized) qz_round_stored(&layer->linear[i].weight, type);
+    }
+}
+
+static qz_status transform(const qz_target *t, qz_layer *layer, qz_stats *stats, qz_arena *arena)
+{
+    const qz_recipe *recipe = t->output->recipe;
+    qz_search_weight *ranges = qz_arena_array(arena, qz_search_weight, (size_t)layer->linears);
+    if (!ranges) return qz_arena_failed(arena);
+    for (int i = 0; i < layer->linears; i++)
+        ranges[i] = qz_choice_range(qz_choice_weights(recipe, layer->linear[i].module), layer->linear[i].role);
+    for (int i = 0; i < recipe->transforms; i++) {
+        const qz_choice *choice = &recipe->transform[i];
+        qz_transform_args args = {
+            .model = t->model,
+            .layer = layer,
+            .stats = stats,
+            .plan = plan_of(t, layer->index),
+            .ranges = ranges,
+            .plain_type = t->output->plan->plain_type,
+            .options = &choice->options,
+            .report = t->output->report,
+            .seed = recipe->calibration.seed,
+        };
+        QZ_TRY(qz_transform_at((size_t)choice->index)->apply(&args, t->scratch));
+    }
+    round_plain(t, layer);
+    return QZ_OK;
+}
+
+/* ---- codes ---- */
+
+enum { MOST_OF_AN_INPUT = 3 }; /* q, k and v */
+
+/* The linears of one input that are quantized. */
+typedef struct input_set {
+    int input, count;
+    int number[MOST_OF_AN_INPUT]; /* in the layer */
+    qz_solve_args args[MOST_OF_AN_INPUT];
+    qz_qtensor given[MOST_OF_AN_INPUT], q[MOST_OF_AN_INPUT];
+} input_set;
+
+static qz_solve_args args_of(const qz_target *t, const qz_linear *linear, const qz_export_linear *l,
+                             const qz_stats *stats)
+{
+    const qz_recipe_weights *weights = qz_choice_weights(t->output->recipe, l->module);
+    const qz_search_weight range = qz_choice_range(weights, linear->role);
+    return (qz_solve_args){
+        .backend = qz_model_backend(t->model),
+        .weight = linear->weight,
+        .stats = stats,
+        .scheme = l->scheme,
+        .range = range.range,
+        .range_options = range.range_options,
+        .solver_options = weights->solver.options,
+        .may_fall_back = weights->fall_back,
+    };
+}
+
+static bool is_per_tensor(const qz_scheme *s)
+{
+    return s->piece_rows == 0 && s->piece_cols == 0 && s->flat == 0;
+}
+
+/* A fused set has one scale for the whole tensor: servers keep one, and would round the other parts again. */
+static qz_status share_scale(const qz_target *t, input_set *set)
+{
+    float most = 0;
+    if (set->count < 2 || !is_per_tensor(&set->args[0].scheme)) return QZ_OK;
+    for (int i = 0; i < set->count; i++) {
+        qz_solve_args *a = &set->args[i];
+        QZ_TRY(qz_qtensor_alloc(&set->given[i], &a->scheme, 1, 1, t->scratch));
+        set->given[i].rows = a->weight.shape[0];
+        set->given[i].cols = a->weight.shape[1];
+        QZ_TRY(a->range->choose(&set->given[i], a->backend, &a->weight, a->stats, &a->range_options));
+        if (set->given[i].scales[0] > most) most = set->given[i].scales[0];
+    }
+    for (int i = 0; i < set->count; i++) {
+        set->given[i].scales[0] = most;
+        set->args[i].given = &set->given[i];
+    }
+    return QZ_OK;
+}
+
+static void report_solved(const qz_target *t, const char *module, double error, const qz_solve_info *info)
+{
+    qz_report *report = t->output->report;
+    qz_report_add(report, "linear", module, "relative_output_error", error, "");
+    if (info->damping > 0) qz_report_add(report, "linear", module, "damping", info->damping, "");
+    if (info->dead_channels)
+        qz_report_add(report, "linear", module, "dead_channels", (double)info->dead_channels, "");
+    if (info->rows_kept) qz_report_add(report, "linear", module, "rows_kept", (double)info->rows_kept, "");
+    if (!info->fell_back) return;
+    qz_report_text(report, "linear", module, "solver", "rtn");
+    qz_report_note(report, QZ_WARN, "%s: the solver failed, and rounding took its place as on_failure says", module);
+}
+
+static qz_status solve(const qz_target *t, input_set *set, int i, const char *module, qz_solve_shared *shared)
+{
+    const qz_recipe_weights *weights = qz_choice_weights(t->output->recipe, module);
+    qz_solve_args *a = &set->args[i];
+    qz_solve_info info;
+    double error;
+    a->shared = shared;
+    QZ_TRY_CTX(qz_solver_at((size_t)weights->solver.index)->solve(&set->q[i], &info, a, t->scratch), "%s", module);
+    QZ_TRY(qz_layer_error(&error, a->backend, &a->weight, &set->q[i], a->stats, t->scratch));
+    report_solved(t, module, error, &info);
+    return qz_progress_step(t->progress, 0, "");
+}
+
+static void collect(const qz_target *t, input_set *set, const qz_layer *layer, int input, const qz_stats *stats)
+{
+    const qz_export_linear *plan = plan_of(t, layer->index);
+    *set = (input_set){.input = input};
+    for (int i = 0; i < layer->linears; i++) {
+        if (layer->linear[i].input != input || !plan[i].quantized) continue;
+        set->args[set->count] = args_of(t, &layer->linear[i], &plan[i], stats);
+        set->number[set->count++] = i;
+    }
+}
+
+/* Writes the linears of an input; their values become those of the codes. */
+static qz_status write_set(const qz_target *t, const input_set *set, const qz_layer *layer, const qz_act_values *act)
+{
+    for (int i = 0; i < set->count; i++) {
+        const qz_linear *linear = &layer->linear[set->number[i]];
+        const qz_export_linear *l = &plan_of(t, layer->index)[set->number[i]];
+        QZ_TRY(qz_writer_linear(t->writer, l, linear, &set->q[i], act, t->scratch));
+        qz_qtensor_dequantize(qz_f32(&linear->weight), &set->q[i], 0, l->n);
+    }
+    return QZ_OK;
+}
+
+static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
+                                qz_served *served)
+{
+    input_set set;
+    qz_solve_shared shared = {.arena = t->shared};
+    collect(t, &set, layer, input, stats);
+    if (!set.count) return QZ_OK;
+    QZ_TRY(share_scale(t, &set));
+    for (int i = 0; i < set.count; i++) QZ_TRY(solve(t, &set, i, layer->linear[set.number[i]].module, &shared));
+    served->scheme[input] = plan_of(t, layer->index)[set.number[0]].activation;
+    QZ_TRY(write_set(t, &set, layer, &served->values[input]));
+    qz_arena_reset(t->shared);
+    return QZ_OK;
+}
+
+/* ---- what stays plain ---- */
+
+static qz_status write_plain(const qz_target *t, const qz_layer *layer)
+{
+    const qz_export_linear *plan = plan_of(t, layer->index);
+    for (int i = 0; i < layer->linears; i++)
+        if (!plan[i].quantized)
+            QZ_TRY(qz_writer_linear(t->writer, &plan[i], &layer->linear[i], NULL, NULL, t->scratch));
+    for (int i = 0; i < QZ_NORMS; i++)
+        if (layer->norm_name[i])
+            QZ_TRY(qz_writer_plain(t->writer, layer->norm_name[i], &layer->norm[i], t->scratch));
+    if (!layer->router_name) return QZ_OK;
+    return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
+}
+
+static qz_status served_new(qz_served *s, int inputs, qz_arena *arena)
+{
+    s->scheme = qz_arena_calloc(arena, (size_t)inputs * sizeof *s->scheme);
+    s->values = qz_arena_calloc(arena, (size_t)inputs * sizeof *s->values);
+    return s->scheme && s->values ? QZ_OK : qz_arena_failed(arena);
+}
+
+qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_served *served, qz_arena *arena)
+{
+    const int inputs = qz_model_inputs(t->model, layer->index);
+    QZ_TRY(served_new(served, inputs, arena));
+    qz_progress_section(t->progress, "transform");
+    QZ_TRY(transform(t, layer, stats, arena));
+    qz_progress_section(t->progress, "quantize");
+    for (int i = 0; i < inputs; i++) {
+        qz_arena_mark mark = qz_arena_save(t->scratch);
+        QZ_TRY(quantize_input(t, layer, i, &stats[i], served));
+        qz_arena_restore(t->scratch, mark);
+    }
+    return write_plain(t, layer);
+}
+
+qz_status qz_target_finish(qz_target *t)
+{
+    return qz_writer_finish(t->writer, t->scratch);
+}

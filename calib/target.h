@@ -1,0 +1,34 @@
+/* One checkpoint of a run, layer by layer: transforms, codes, activation scales, bytes. Private to calib/. */
+#ifndef QZ_CALIB_TARGET_H
+#define QZ_CALIB_TARGET_H
+
+#include "calib/writer.h"
+
+typedef struct qz_target {
+    const qz_calib_output *output;
+    const qz_model *model;
+    qz_progress *progress;
+    qz_writer *writer;
+    qz_arena *scratch; /* given back after every linear input */
+    qz_arena *shared;  /* what solvers keep for the linears of one input */
+} qz_target;
+
+QZ_NODISCARD qz_status qz_target_open(qz_target *t, const qz_calib_args *args, int number, qz_arena *scratch,
+                                      qz_arena *shared);
+void qz_target_close(qz_target *t);
+/* Statistics that a layer's inputs must have for this output. */
+qz_stats_wants qz_target_wants(const qz_calib_output *output);
+
+/* How a layer computes when it is served: filled by qz_target_layer, for the layers that follow. */
+typedef struct qz_served {
+    qz_act_scheme *scheme; /* [inputs] mode NONE: not rounded */
+    qz_act_values *values; /* [inputs] */
+} qz_served;
+
+/* Transforms, quantizes and writes a layer (weights F32 as in the model); leaves in it the values that a server will
+ * compute with. The statistics are used up: transforms re-express them. */
+QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_served *served,
+                                       qz_arena *arena);
+QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
+
+#endif
