@@ -1,7 +1,15 @@
-/* How good a checkpoint is: perplexity by the rule that the interop checks use.
+/* How good a checkpoint is: perplexity by the rule that the interop checks use, and how far its predictions are from
+ * those of the model that it was made from.
  *
  * Windows of `length` ids (BOS first where the model has one); ids 1 .. length - 1 of each are predicted from those
- * before them; perplexity = exp(-mean natural log probability). Without BOS nothing changes but id 0. */
+ * before them; perplexity = exp(-mean natural log probability). Without BOS nothing changes but id 0.
+ *
+ *     qz_hidden *base, *other;
+ *     QZ_TRY(qz_eval_hidden(&base, &original, model, &windows, progress));
+ *     QZ_TRY(qz_eval_hidden(&other, &quantized, written, &windows, progress));
+ *     QZ_TRY(qz_eval_divergence(&divergence, base, other, progress));
+ *
+ * A model is evaluated as it stands, with the tap that is installed on it. */
 #ifndef QZ_EVAL_EVAL_H
 #define QZ_EVAL_EVAL_H
 
@@ -20,5 +28,31 @@ QZ_NODISCARD qz_status qz_eval_perplexity(qz_perplexity *out, const qz_model *m,
                                           qz_progress *progress);
 /* Bytes that it allocates at its peak. */
 uint64_t qz_eval_bytes(const qz_model *m, int64_t windows, int64_t length);
+
+/* The last hidden states of a model on windows, after the final norm: all that its predictions depend on but the head.
+ * It refers to model and windows, which must outlive it. */
+typedef struct qz_hidden qz_hidden;
+
+/* qz_eval_perplexity, with the hidden states kept: `out` is the same to the last bit. */
+QZ_NODISCARD qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m, const qz_windows *w,
+                                      qz_progress *progress);
+void qz_hidden_free(qz_hidden *h);
+/* Bytes that stay allocated while it lives. */
+uint64_t qz_hidden_bytes(const qz_model *m, int64_t windows, int64_t length);
+
+/* Over the predicted positions, P being the base's distribution and Q the other's:
+ * KL(P || Q) = sum_v P(v) (log P(v) - log Q(v)) in nats, and whether both have the same most likely token (the first
+ * of equals). kl_99 is the smallest value that 99 % of the positions do not exceed. */
+typedef struct qz_divergence {
+    double kl_mean, kl_99, top1;
+    int64_t tokens;
+    double seconds;
+} qz_divergence;
+
+/* Both must stem from the same windows and have the same vocabulary: else QZ_ARG naming both models' folders. */
+QZ_NODISCARD qz_status qz_eval_divergence(qz_divergence *out, const qz_hidden *base, const qz_hidden *other,
+                                          qz_progress *progress);
+/* Bytes at the peak of evaluating a model like `m` and comparing it, what the base keeps included. */
+uint64_t qz_eval_compare_bytes(const qz_model *m, int64_t windows, int64_t length);
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "numeric/codebook.h"
+
 typedef struct dtype_row {
     const char *name;
     int bits;
@@ -89,12 +91,34 @@ static int64_t pieces(int64_t extent, int64_t piece)
 
 int64_t qz_scheme_scale_rows(const qz_scheme *s, int64_t n)
 {
+    assert(!s->flat);
     return pieces(n, s->piece_rows);
 }
 
 int64_t qz_scheme_scale_cols(const qz_scheme *s, int64_t k)
 {
+    assert(!s->flat);
     return pieces(k, s->piece_cols);
+}
+
+int64_t qz_scheme_pieces(const qz_scheme *s, int64_t n, int64_t k)
+{
+    return s->flat ? pieces(n * k, s->flat) : pieces(n, s->piece_rows) * pieces(k, s->piece_cols);
+}
+
+int64_t qz_scheme_run(int64_t *piece, const qz_scheme *s, int64_t cols, int64_t row, int64_t col)
+{
+    int64_t end;
+    if (s->flat) {
+        const int64_t at = row * cols + col;
+        *piece = at / s->flat;
+        end = col + s->flat - at % s->flat;
+    } else {
+        const int64_t width = s->piece_cols ? s->piece_cols : cols;
+        *piece = (s->piece_rows ? row / s->piece_rows : 0) * pieces(cols, s->piece_cols) + col / width;
+        end = (col / width + 1) * width;
+    }
+    return end < cols ? end : cols;
 }
 
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k)
@@ -102,13 +126,19 @@ double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k)
     const qz_format_info *f = qz_format_of(s->format);
     if (f->kind == QZ_KIND_PLAIN) return f->bits;
     const int zero = f->kind == QZ_KIND_INTEGER && !s->symmetric ? f->bits : 0;
-    const double scales = (double)qz_scheme_scale_rows(s, n) * (double)qz_scheme_scale_cols(s, k);
-    return f->bits + scales * (qz_dtype_bits(s->scale_type) + zero) / ((double)n * (double)k);
+    const double scales = (double)qz_scheme_pieces(s, n, k), numbers = (double)n * (double)k;
+    if (s->double_quant) { /* codes of 8 bits, a second scale for each 256, the offset */
+        const double second = (double)pieces((int64_t)scales, QZ_DOUBLE_BLOCK) + 1;
+        return f->bits + (scales * 8 + second * 32) / numbers;
+    }
+    return f->bits + scales * (qz_dtype_bits(s->scale_type) + zero) / numbers;
 }
 
 static void describe_pieces(const qz_scheme *s, char *out, size_t size)
 {
-    if (s->piece_rows == 0 && s->piece_cols == 0)
+    if (s->flat)
+        snprintf(out, size, "blocks of %" PRId64, s->flat);
+    else if (s->piece_rows == 0 && s->piece_cols == 0)
         snprintf(out, size, "per tensor");
     else if (s->piece_rows == 1 && s->piece_cols == 0)
         snprintf(out, size, "per channel");
@@ -125,8 +155,9 @@ void qz_scheme_describe(const qz_scheme *s, char *out, size_t size)
     describe_pieces(s, cut, sizeof cut);
     if (f->kind == QZ_KIND_PLAIN)
         snprintf(out, size, "%s", f->name);
-    else if (f->kind == QZ_KIND_FLOAT)
-        snprintf(out, size, "%s %s", f->name, cut);
+    else if (f->kind == QZ_KIND_INTEGER)
+        snprintf(out, size, "%s %s %s%s", f->name, cut, s->symmetric ? "symmetric" : "asymmetric",
+                 s->narrow ? " narrow" : "");
     else
-        snprintf(out, size, "%s %s %s", f->name, cut, s->symmetric ? "symmetric" : "asymmetric");
+        snprintf(out, size, "%s %s%s", f->name, cut, s->double_quant ? ", scales quantized" : "");
 }

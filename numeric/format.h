@@ -40,7 +40,12 @@ typedef enum qz_format {
     QZ_FORMAT_COUNT
 } qz_format;
 
-typedef enum qz_format_kind { QZ_KIND_PLAIN, QZ_KIND_INTEGER, QZ_KIND_FLOAT } qz_format_kind;
+typedef enum qz_format_kind {
+    QZ_KIND_PLAIN,
+    QZ_KIND_INTEGER,  /* intgrid.h */
+    QZ_KIND_FLOAT,    /* floatgrid.h */
+    QZ_KIND_CODEBOOK, /* codebook.h */
+} qz_format_kind;
 
 typedef struct qz_format_info {
     const char *name;
@@ -99,9 +104,14 @@ typedef struct qz_kv_scheme {
     bool per_head;    /* a scale for each kv head, else one for all */
 } qz_kv_scheme;
 
-/* Pieces along rows and columns of an (N, K) matrix. */
+/* Pieces along rows and columns of an (N, K) matrix; not for flat schemes. */
 int64_t qz_scheme_scale_rows(const qz_scheme *s, int64_t n);
 int64_t qz_scheme_scale_cols(const qz_scheme *s, int64_t k);
+/* All pieces of an (N, K) matrix, flat ones too. */
+int64_t qz_scheme_pieces(const qz_scheme *s, int64_t n, int64_t k);
+/* The piece of element (row, col) of a matrix with `cols` columns, and the column behind the last one of this row that
+ * lies in it too: for (col = 0; col < cols; col = end) end = qz_scheme_run(&piece, s, cols, row, col). */
+int64_t qz_scheme_run(int64_t *piece, const qz_scheme *s, int64_t cols, int64_t row, int64_t col);
 /* Bits that one weight costs on average, scales and zeros included. */
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k);
 /* "int4 group 128 asymmetric", into `out`. */

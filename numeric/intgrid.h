@@ -5,6 +5,8 @@
  *     range   lo = min(w, 0), hi = max(w, 0)                              qz_range_of
  *     grid    scale, zero from the range                                   qz_grid_of
  *     codes   rint(w / scale) + zero, clamped                              qz_grid_encode
+ * A narrow grid is symmetric and leaves out code 0: -(2^(bits-1) - 1) .. 2^(bits-1) - 1 around zero, which is the
+ * 8-bit grid of LLM.int8() (Dettmers et al. 2022): scale = amax / 127.
  * The scale is rounded to the type it will be stored in before the zero and any code is chosen.
  * Definitions for the corners: those of the scale are in scale.h; an all-zero piece has codes equal to the zero; -0 is
  * 0. NaN and infinities never come here (weights are checked when they are read). */
@@ -19,8 +21,9 @@
 
 typedef struct qz_grid {
     float scale;
-    int zero; /* a code; 2^(bits-1) when symmetric */
-    int top;  /* largest code, 2^bits - 1 */
+    int zero;  /* a code; 2^(bits-1) when symmetric */
+    int top;   /* largest code, 2^bits - 1 */
+    int least; /* smallest code: 0, or 1 when narrow */
 } qz_grid;
 
 /* Smallest and largest of 0 and the values, neither of them -0. */
@@ -29,6 +32,9 @@ QZ_HD void qz_range_of(float *lo, float *hi, const float *w, int64_t count);
 /* Symmetric: scale = 2 max(-lo, hi) / top. Asymmetric: scale = (hi - lo) / top, zero = clamp(rint(-lo / scale)).
  * `lo` <= 0 <= `hi` (AutoAWQ lets a range leave out 0; ours always contains it). */
 QZ_HD qz_grid qz_grid_of(float lo, float hi, int bits, int symmetric, qz_dtype scale_type, qz_zero_rule rule);
+QZ_HD qz_grid qz_grid_narrow(float lo, float hi, int bits, qz_dtype scale_type);
+/* Narrow grids are stored as their largest value: the nearest scale that such a one gives back. */
+QZ_HD float qz_grid_narrow_scale(float scale, int bits);
 QZ_HD int qz_grid_encode(float w, qz_grid g, qz_zero_rule rule);
 QZ_HD float qz_grid_decode(int code, qz_grid g); /* one fp32 product */
 
@@ -88,16 +94,35 @@ QZ_HD qz_grid qz_grid_of(float lo, float hi, int bits, int symmetric, qz_dtype s
     if (width > 3.40282347e38f) scale = hi / (float)top - lo / (float)top;
     if (symmetric) scale = most / (0.5f * (float)top);
     g.top = top;
+    g.least = 0;
     g.scale = qz_scale_round(scale, most > 0.0f, scale_type);
     g.zero = symmetric ? (top + 1) / 2 : qz_grid_zero(lo, g.scale, top, rule);
     return g;
 }
 
+QZ_HD qz_grid qz_grid_narrow(float lo, float hi, int bits, qz_dtype scale_type)
+{
+    const float most = -lo > hi ? -lo : hi;
+    qz_grid g;
+    g.top = (1 << bits) - 1;
+    g.least = 1;
+    g.zero = (g.top + 1) / 2;
+    g.scale = qz_scale_round(most / (float)(g.zero - 1), most > 0.0f, scale_type);
+    return g;
+}
+
+QZ_HD float qz_grid_narrow_scale(float scale, int bits)
+{
+    const float most = (float)((1 << (bits - 1)) - 1);
+    return scale * most / most;
+}
+
 QZ_HD int qz_grid_encode(float w, qz_grid g, qz_zero_rule rule)
 {
     const float ratio = w / g.scale, top = (float)g.top, zero = (float)g.zero, half = (float)((g.top + 1) / 2);
-    if (rule == QZ_ROUND_VALUE) return (int)(qz_rint_small(qz_clamp(ratio, -zero, top - zero)) + zero);
-    return (int)(qz_rint_small(qz_clamp(ratio + (zero - half), -half, top - half)) + half);
+    const float least = (float)g.least;
+    if (rule == QZ_ROUND_VALUE) return (int)(qz_rint_small(qz_clamp(ratio, least - zero, top - zero)) + zero);
+    return (int)(qz_rint_small(qz_clamp(ratio + (zero - half), least - half, top - half)) + half);
 }
 
 QZ_HD float qz_grid_decode(int code, qz_grid g)

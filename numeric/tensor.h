@@ -37,8 +37,9 @@ bool qz_tensor_is_contiguous(const qz_tensor *x);
 /* The f32 data of a host view (asserted). */
 float *qz_f32(const qz_tensor *x);
 
-/* value[n, k] = (code - zero) * scale for integers, decode(code) * scale for floating formats, with the scale and zero
- * of piece (n / piece_rows, g(k)), where g(k) = permutation ? permutation[k] : k / piece_cols. One fp32 product. */
+/* value[n, k] = (code - zero) * scale for integers, decode(code) * scale for floating formats and codebooks, with the
+ * scale and zero of piece (n / piece_rows, g(k)), where g(k) = permutation ? permutation[k] : k / piece_cols. One fp32
+ * product. */
 typedef struct qz_qtensor {
     qz_scheme scheme;
     int64_t rows, cols;   /* N outputs, K inputs */
@@ -53,9 +54,13 @@ typedef struct qz_qtensor {
     float *codebook; /* AQLM, NF4; NULL */
 } qz_qtensor;
 
-/* Codes, scales and (when asymmetric integers) zeros for an (n, k) matrix, uninitialised, from `arena`. */
+/* Codes, scales, (when asymmetric integers) zeros and (when double_quant) codes of scales with their scales for an (n,
+ * k) matrix, uninitialised, from `arena`. */
 QZ_NODISCARD qz_status qz_qtensor_alloc(qz_qtensor *out, const qz_scheme *scheme, int64_t n, int64_t k,
                                         qz_arena *arena);
+/* Double quantization (scheme.double_quant): the scales that the codes were chosen with -> scale_codes, second_scales,
+ * scale_offset, and `scales` as these give them back. To be called once, after the codes, as bitsandbytes does it. */
+void qz_qtensor_quantize_scales(qz_qtensor *q);
 /* Rows [first, first + count) as fp32 into out (count, K). */
 void qz_qtensor_dequantize(float *out, const qz_qtensor *q, int64_t first, int64_t count);
 /* Codes, scales and zeros are the same, and so are the schemes as far as values go. On a difference says where. */

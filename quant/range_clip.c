@@ -49,16 +49,8 @@ static void fit_clipped(const trial *t, int64_t piece, float lo, float hi, int s
  * The Gram matrix of x / divisor is met by dividing the error: e^T (G / (s s^T)) e = (e / s)^T G (e / s). */
 static void error_of(float *error, const trial *t, const float *w, int64_t piece)
 {
-    const qz_scheme *s = &t->q->scheme;
-    const float scale = t->q->scales[piece];
-    if (qz_format_of(s->format)->kind == QZ_KIND_INTEGER) {
-        const qz_grid g = qz_piece_grid(t->q, piece);
-        for (int64_t k = 0; k < t->width; k++)
-            error[k] = qz_grid_decode(qz_grid_encode(w[k], g, s->zero_rule), g) - w[k];
-    } else {
-        for (int64_t k = 0; k < t->width; k++)
-            error[k] = qz_float_decode(qz_float_encode(w[k], scale, s->format), scale, s->format) - w[k];
-    }
+    qz_piece_round(error, w, t->width, t->q, piece);
+    for (int64_t k = 0; k < t->width; k++) error[k] -= w[k];
     if (t->divisor)
         for (int64_t k = 0; k < t->width; k++) error[k] /= t->divisor[t->left + k];
 }
@@ -161,7 +153,7 @@ static qz_status choose_all(trial *t, const qz_backend *backend, const qz_stats 
 static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
                         const qz_options *o)
 {
-    if (q->scheme.piece_rows != 1)
+    if (q->scheme.piece_rows != 1 || q->scheme.flat)
         return QZ_FAIL(QZ_UNSUPPORTED, "range clip needs pieces within rows (a group or a channel); use minmax");
     trial t = {.weight = weight, .q = q, .divisor = stats->divisor, .grid = (int)qz_options_int(o, "grid")};
     t.steps = (int)ceil((double)t.grid * qz_options_number(o, "shrink") - 1e-9);

@@ -16,10 +16,41 @@ static void range_of_piece(float *lo, float *hi, const qz_tensor *w, int64_t fir
     }
 }
 
+/* Elements [first, last) of the matrix read row by row. */
+static void range_of_flat(float *lo, float *hi, const qz_tensor *w, int64_t first, int64_t last)
+{
+    const int64_t cols = w->shape[1];
+    *lo = *hi = 0;
+    while (first < last) {
+        const int64_t row = first / cols, left = first % cols, rest = last - first;
+        const int64_t right = left + rest < cols ? left + rest : cols;
+        float low, high;
+        range_of_piece(&low, &high, w, row, row + 1, left, right);
+        if (low < *lo) *lo = low;
+        if (high > *hi) *hi = high;
+        first += right - left;
+    }
+}
+
+static void choose_flat(qz_qtensor *q, const qz_tensor *weight)
+{
+    const int64_t flat = q->scheme.flat, count = q->rows * q->cols;
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < qz_scheme_pieces(&q->scheme, q->rows, q->cols); i++) {
+        float lo, hi;
+        range_of_flat(&lo, &hi, weight, i * flat, (i + 1) * flat < count ? (i + 1) * flat : count);
+        qz_piece_fit(q, i, lo, hi);
+    }
+}
+
 static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
                         const qz_options *options)
 {
     (void)backend, (void)stats, (void)options;
+    if (q->scheme.flat) {
+        choose_flat(q, weight);
+        return QZ_OK;
+    }
     const int64_t rows = qz_scheme_scale_rows(&q->scheme, q->rows), cols = qz_scheme_scale_cols(&q->scheme, q->cols);
     const int64_t height = q->scheme.piece_rows ? q->scheme.piece_rows : q->rows;
     const int64_t width = q->scheme.piece_cols ? q->scheme.piece_cols : q->cols;

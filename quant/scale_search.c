@@ -232,7 +232,7 @@ static qz_status search_new(search *s, const qz_search_args *a, float *scale, qz
     *s = (search){.a = a, .k = a->stats->k, .scale = scale};
     for (int i = 0; i < a->weights; i++) s->rows += a->weight[i].weight.shape[0];
     assert(!a->stats->divisor && (!a->tie_groups || a->tie_heads * a->tie_size == s->k));
-    if (a->scheme.piece_rows != 1)
+    if (a->scheme.piece_rows != 1 || a->scheme.flat)
         return QZ_FAIL(QZ_UNSUPPORTED, "the scale search needs pieces within rows (a group or a channel)");
     s->x = qz_arena_array(scratch, double, (size_t)s->k);
     s->w = qz_arena_array(scratch, double, (size_t)s->k);

@@ -52,8 +52,72 @@ qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *
     qz_tensor absmax = qz_tensor_1d(s->absmax, QZ_F32, s->k), abssum = qz_tensor_1d(s->abssum, QZ_F64, s->k);
     QZ_TRY(qz_op_gram(backend, &gram, x));
     QZ_TRY(qz_op_channel_stats(backend, &absmax, &abssum, x));
+    if (s->histogram) QZ_TRY(qz_op_histogram(backend, s->histogram, x));
     if (s->reservoir) sample_rows(s, x);
     s->tokens += x->shape[0];
+    return QZ_OK;
+}
+
+static void add_sums(qz_stats *to, const qz_stats *from)
+{
+    for (int64_t i = 0; i < to->k; i++) {
+        to->absmax[i] = from->absmax[i] > to->absmax[i] ? from->absmax[i] : to->absmax[i];
+        to->abssum[i] += from->abssum[i];
+    }
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < to->k * to->k; i++) to->gram[i] += from->gram[i];
+    for (int i = 0; to->histogram && i < QZ_HISTOGRAM_BINS; i++) to->histogram[i] += from->histogram[i];
+}
+
+/* One of the rows that were not taken yet, at random. */
+static int64_t take(int64_t *order, int64_t taken, int64_t rows, qz_rng *rng)
+{
+    const int64_t at = taken + (int64_t)qz_rng_below(rng, (uint64_t)(rows - taken)), row = order[at];
+    order[at] = order[taken];
+    return row;
+}
+
+/* A uniform sample of both streams: a row of either with the probability of the tokens that it still stands for. Equal
+ * capacities leave each side with enough rows. */
+static qz_status merge_rows(qz_stats *to, const qz_stats *from, qz_arena *scratch)
+{
+    const int64_t k = to->k, capacity = to->reservoir_capacity, rows[2] = {to->reservoir_rows, from->reservoir_rows};
+    int64_t left[2] = {to->tokens, from->tokens}, taken[2] = {0, 0}, kept = 0;
+    float *copy = qz_arena_array(scratch, float, (size_t)(rows[0] * k));
+    int64_t *order = qz_arena_array(scratch, int64_t, (size_t)(2 * capacity));
+    if (!copy || !order) return qz_arena_failed(scratch);
+    const float *source[2] = {copy, from->reservoir};
+    memcpy(copy, to->reservoir, (size_t)(rows[0] * k) * sizeof *copy);
+    for (int64_t i = 0; i < 2 * capacity; i++) order[i] = i % capacity;
+    for (; kept < capacity && left[0] + left[1] > 0; kept++) {
+        const int side = qz_rng_below(&to->rng, (uint64_t)(left[0] + left[1])) >= (uint64_t)left[0];
+        const int64_t row = take(order + side * capacity, taken[side]++, rows[side], &to->rng);
+        memcpy(to->reservoir + kept * k, source[side] + row * k, (size_t)k * sizeof *copy);
+        left[side]--;
+    }
+    to->reservoir_rows = kept;
+    return QZ_OK;
+}
+
+qz_status qz_stats_merge(qz_stats *to, const qz_stats *from, qz_arena *scratch)
+{
+    if (to->k != from->k)
+        return QZ_FAIL(QZ_SHAPE, "statistics of %lld and of %lld channels do not merge", (long long)to->k,
+                       (long long)from->k);
+    if (!to->histogram != !from->histogram || to->reservoir_capacity != from->reservoir_capacity)
+        return QZ_FAIL(QZ_ARG,
+                       "statistics merge when both keep a histogram or neither does, and as many rows (%lld, %lld)",
+                       (long long)to->reservoir_capacity, (long long)from->reservoir_capacity);
+    if (to->rescaled || from->rescaled)
+        return QZ_FAIL(QZ_ARG, "statistics that a transform changed describe different inputs; merge before it");
+    add_sums(to, from);
+    if (to->reservoir) {
+        qz_arena_mark mark = qz_arena_save(scratch);
+        qz_status status = merge_rows(to, from, scratch);
+        qz_arena_restore(scratch, mark);
+        QZ_TRY(status);
+    }
+    to->tokens += from->tokens;
     return QZ_OK;
 }
 

@@ -38,6 +38,9 @@ QZ_NODISCARD qz_status qz_stats_new(qz_stats *out, int64_t k, qz_stats_wants wan
                                     qz_arena *arena);
 /* Adds the rows of x (T, K). */
 QZ_NODISCARD qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *x);
+/* Adds a record of the same input on other tokens; both finished or neither. Counts are exact and independent of order
+ * and grouping, sums up to rounding, the rows are again a uniform sample (of what both kept). */
+QZ_NODISCARD qz_status qz_stats_merge(qz_stats *to, const qz_stats *from, qz_arena *scratch);
 /* Mirrors the lower triangle into the upper. Non-finite statistics are QZ_NUMERIC naming the channel. */
 QZ_NODISCARD qz_status qz_stats_finish(qz_stats *s);
 /* A record of its own with the same content. */

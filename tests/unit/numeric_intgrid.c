@@ -44,7 +44,7 @@ Test(intgrid, asymmetric)
 /* w / s = 0.5: half to even before the zero is added gives 0 + 3, after it rint(3.5) = 4. */
 Test(intgrid, the_two_zero_rules_differ_in_ties)
 {
-    const qz_grid g = {1.0f, 3, 15};
+    const qz_grid g = {1.0f, 3, 15, 0};
     cr_assert(qz_grid_encode(0.5f, g, QZ_ROUND_VALUE) == 3);
     cr_assert(qz_grid_encode(0.5f, g, QZ_ROUND_SUM) == 4);
 }

@@ -1,4 +1,5 @@
 /* Round to nearest: equal to the scalar functions for every format, cut, tail and row stride; a table of one solver. */
+#include "numeric/codebook.h"
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 #include "testing/quant_case.h"
@@ -8,7 +9,9 @@ static uint8_t expected(const qz_qtensor *q, float w, int64_t piece)
     const qz_scheme *s = &q->scheme;
     const qz_format_info *f = qz_format_of(s->format);
     if (f->kind == QZ_KIND_FLOAT) return qz_float_encode(w, q->scales[piece], s->format);
-    const qz_grid g = {q->scales[piece], q->zeros ? q->zeros[piece] : 1 << (f->bits - 1), (1 << f->bits) - 1};
+    if (f->kind == QZ_KIND_CODEBOOK) return qz_codebook_encode(w, q->scales[piece], s->format);
+    const qz_grid g = {q->scales[piece], q->zeros ? q->zeros[piece] : 1 << (f->bits - 1), (1 << f->bits) - 1,
+                       s->narrow};
     return (uint8_t)qz_grid_encode(w, g, s->zero_rule);
 }
 

@@ -121,3 +121,94 @@ Test(stats, memory_running_out_is_told)
     }
     cr_assert(failed >= 2 && failed < 6, "%d", failed);
 }
+
+/* ---- histogram and merging ---- */
+
+enum { PART_K = 24, PART_T = 30, PART_ROWS = 12 };
+
+static qz_stats part(quant_case *c, int64_t first, int64_t rows, uint64_t stream)
+{
+    qz_stats s;
+    const qz_tensor x = qz_tensor_rows(&c->x, first, rows);
+    check_ok(
+        qz_stats_new(&s, PART_K, (qz_stats_wants){.reservoir = PART_ROWS, .histogram = true}, 3, stream, c->arena));
+    check_ok(qz_stats_add(&s, c->backend, &x));
+    return s;
+}
+
+static void same_record(const qz_stats *a, const qz_stats *b)
+{
+    cr_assert(a->tokens == b->tokens && a->reservoir_rows == b->reservoir_rows);
+    cr_assert_arr_eq(a->histogram, b->histogram, QZ_HISTOGRAM_BINS * sizeof *a->histogram);
+    cr_assert_arr_eq(a->absmax, b->absmax, PART_K * sizeof *a->absmax);
+    for (int i = 0; i < PART_K; i++) {
+        cr_assert(fabs(a->abssum[i] - b->abssum[i]) <= TOL_SAME_FP64 * b->abssum[i]);
+        for (int j = 0; j <= i; j++) {
+            const double size = sqrt((double)b->gram[i * PART_K + i] * b->gram[j * PART_K + j]);
+            cr_assert(fabs((double)a->gram[i * PART_K + j] - b->gram[i * PART_K + j]) <= TOL_GRAM * size);
+        }
+    }
+}
+
+Test(stats, merging_is_associative)
+{
+    quant_case c = quant_case_new(1, PART_K, 3 * PART_T, 8);
+    const qz_stats whole = part(&c, 0, 3 * PART_T, 0);
+    qz_stats left[3], right[3];
+    for (int i = 0; i < 3; i++) left[i] = part(&c, i * PART_T, PART_T, 1), right[i] = part(&c, i * PART_T, PART_T, 1);
+    check_ok(qz_stats_merge(&left[0], &left[1], c.arena)); /* (a + b) + c */
+    check_ok(qz_stats_merge(&left[0], &left[2], c.arena));
+    check_ok(qz_stats_merge(&right[1], &right[2], c.arena)); /* a + (b + c) */
+    check_ok(qz_stats_merge(&right[0], &right[1], c.arena));
+    same_record(&left[0], &right[0]);
+    same_record(&left[0], &whole);
+    uint64_t total = 0;
+    for (int i = 0; i < QZ_HISTOGRAM_BINS; i++) total += whole.histogram[i];
+    cr_assert(total == 3 * PART_T * PART_K);
+    quant_case_free(&c);
+}
+
+/* Token t is the row (t): how often each is kept when a long and a short stream are merged. */
+Test(stats, merged_reservoir_is_uniform)
+{
+    enum { LONG = 45, SHORT = 15, T = LONG + SHORT, KEPT = 12, SEEDS = 400 };
+    int seen[T] = {0};
+    float rows[T];
+    for (int t = 0; t < T; t++) rows[t] = (float)t;
+    const qz_tensor x = qz_tensor_2d(rows, QZ_F32, T, 1), first = qz_tensor_rows(&x, 0, LONG),
+                    last = qz_tensor_rows(&x, LONG, SHORT);
+    qz_arena *arena;
+    check_ok(qz_arena_new(&arena, "test"));
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        qz_stats a, b;
+        qz_arena_reset(arena);
+        check_ok(qz_stats_new(&a, 1, (qz_stats_wants){.reservoir = KEPT}, seed, 0, arena));
+        check_ok(qz_stats_new(&b, 1, (qz_stats_wants){.reservoir = KEPT}, seed, 1, arena));
+        check_ok(qz_stats_add(&a, qz_backend_best(), &first));
+        check_ok(qz_stats_add(&b, qz_backend_best(), &last));
+        check_ok(qz_stats_merge(&a, &b, arena));
+        cr_assert(a.reservoir_rows == KEPT);
+        for (int r = 0; r < KEPT; r++) {
+            seen[(int)a.reservoir[r]]++;
+            for (int q = 0; q < r; q++) cr_assert(a.reservoir[r] != a.reservoir[q], "no row twice");
+        }
+    }
+    /* 80 expected, standard deviation 8: five of them */
+    for (int t = 0; t < T; t++) cr_assert(abs(seen[t] - SEEDS * KEPT / T) <= 40, "token %d: %d", t, seen[t]);
+    qz_arena_free(arena);
+}
+
+Test(stats, what_does_not_merge)
+{
+    quant_case c = quant_case_new(1, PART_K, PART_T, 9);
+    qz_stats a = part(&c, 0, 5, 0), b = part(&c, 5, 5, 0), plain;
+    check_ok(qz_stats_new(&plain, PART_K, (qz_stats_wants){.reservoir = PART_ROWS}, 1, 1, c.arena));
+    check_fails(QZ_ARG, "histogram", qz_stats_merge(&a, &plain, c.arena));
+    check_ok(qz_stats_new(&plain, PART_K, (qz_stats_wants){.reservoir = 3, .histogram = true}, 1, 1, c.arena));
+    check_fails(QZ_ARG, "(12, 3)", qz_stats_merge(&a, &plain, c.arena));
+    check_ok(qz_stats_new(&plain, 7, (qz_stats_wants){0}, 1, 1, c.arena));
+    check_fails(QZ_SHAPE, "24 and of 7 channels", qz_stats_merge(&a, &plain, c.arena));
+    b.rescaled = true;
+    check_fails(QZ_ARG, "merge before it", qz_stats_merge(&a, &b, c.arena));
+    quant_case_free(&c);
+}
