@@ -1,29 +1,12 @@
 /* See choices.h. */
 #include "calib/choices.h"
 
-static const qz_recipe_exception *exception_of(const qz_recipe *r, const char *module)
-{
-    for (int i = r->overrides - 1; i >= 0; i--)
-        if (qz_patterns_match(&r->override[i].match, module)) return &r->override[i];
-    return NULL;
-}
-
-bool qz_choice_skips(const qz_recipe *r, const char *module)
-{
-    const qz_recipe_exception *e = exception_of(r, module);
-    return (e && e->skip) || qz_patterns_match(&r->weights.skip, module);
-}
-
 const qz_recipe_weights *qz_choice_weights(const qz_recipe *r, const char *module)
 {
-    const qz_recipe_exception *e = exception_of(r, module);
-    return e ? &e->weights : &r->weights;
-}
-
-const qz_recipe_activations *qz_choice_activations(const qz_recipe *r, const char *module)
-{
-    const qz_recipe_exception *e = exception_of(r, module);
-    return e ? &e->activations : &r->activations;
+    const qz_recipe_weights *weights;
+    const qz_recipe_activations *activations;
+    (void)qz_recipe_module(r, module, &weights, &activations);
+    return weights;
 }
 
 qz_search_weight qz_choice_range(const qz_recipe_weights *w, qz_role role)

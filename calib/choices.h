@@ -1,12 +1,11 @@
-/* What the recipe says of one linear: the last exception that matches its name, else the base. Private to calib/. */
+/* What the recipe chose, in the terms of quant/ and calib/. Private to calib/. */
 #ifndef QZ_CALIB_CHOICES_H
 #define QZ_CALIB_CHOICES_H
 
 #include "calib/calib.h"
 
-bool qz_choice_skips(const qz_recipe *r, const char *module);
+/* Of a linear: the last override that matches its name, else the recipe's own. */
 const qz_recipe_weights *qz_choice_weights(const qz_recipe *r, const char *module);
-const qz_recipe_activations *qz_choice_activations(const qz_recipe *r, const char *module);
 /* Range and options for a linear whose first rows have the role. The published AWQ leaves q and k out of the clip
  * search: their outputs meet in a product, where a clipped outlier costs more than the error of either output says. A
  * range says itself what takes its place there. */

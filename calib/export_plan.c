@@ -25,19 +25,51 @@ static const char *fused_name(const char *module, qz_role role, qz_arena *arena)
     return last ? qz_arena_printf(arena, "%.*s.%s", (int)(last - module), module, fused) : NULL;
 }
 
-static void fill_linear(qz_export_linear *l, const qz_recipe *recipe, const qz_model *model, int layer, int number,
-                        const qz_scheme *scheme)
+static void fill_activation(qz_act_scheme *out, const qz_recipe_activations *a, const qz_container *container)
 {
-    const qz_linear_place *place = qz_model_linear(model, layer, number);
-    memset(l, 0, sizeof *l);
-    l->module = qz_model_linear_name(model, layer, number);
-    l->n = place->n;
-    l->k = place->k;
-    l->has_bias = place->has_bias;
-    l->quantized = !qz_patterns_match(&recipe->weights.skip, l->module);
-    l->scheme = *scheme;
-    l->fused = fused_number(place);
-    l->layer = layer;
+    *out = (qz_act_scheme){.mode = a->mode,
+                           .format = a->format,
+                           .group = a->group,
+                           .symmetric = a->symmetric,
+                           .divisor = container->int8_divisor};
+}
+
+typedef struct planning {
+    const qz_recipe *recipe;
+    const qz_container *container;
+    const qz_model *model;
+    qz_dtype plain_type;
+    qz_arena *arena;
+} planning;
+
+/* Servers widen or narrow scales to the type they run in: in bf16 the scale must be a bf16 number to survive. The
+ * container may ask for more. */
+static void fill_scheme(qz_export_linear *l, const qz_recipe_weights *weights, const planning *p)
+{
+    l->scheme = qz_weights_scheme(weights, p->plain_type == QZ_BF16 ? QZ_BF16 : QZ_F16);
+    const qz_option *options = weights->solver.options.table;
+    const int order = options ? qz_options_index(options, "order") : -1;
+    l->ordered = order >= 0 && strcmp(qz_options_choice(&weights->solver.options, "order"), "desc") == 0;
+    if (p->container->settle) p->container->settle(l, p->plain_type);
+}
+
+static qz_status fill_linear(qz_export_linear *l, const planning *p, int layer, int number)
+{
+    const qz_linear_place *place = qz_model_linear(p->model, layer, number);
+    const qz_recipe_weights *weights;
+    const qz_recipe_activations *activations;
+    *l = (qz_export_linear){.module = qz_model_linear_name(p->model, layer, number),
+                            .n = place->n,
+                            .k = place->k,
+                            .has_bias = place->has_bias,
+                            .fused = fused_number(place),
+                            .layer = layer};
+    l->quantized = qz_recipe_module(p->recipe, l->module, &weights, &activations);
+    fill_activation(&l->activation, activations, p->container);
+    fill_scheme(l, weights, p);
+    if (l->fused < 0) return QZ_OK;
+    l->fused_as = fused_name(l->module, place->role, p->arena);
+    return l->fused_as ? QZ_OK : qz_arena_failed(p->arena);
 }
 
 /* Rounding twice is worse than once, and what the first rounding lost cannot come back. */
@@ -49,46 +81,49 @@ static qz_status check_source(const qz_ckpt *source)
                    qz_ckpt_folder(source), container->plugin.name);
 }
 
-qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model, qz_arena *arena)
+static qz_status check_head(const qz_recipe *recipe)
 {
-    const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
-    const qz_model_config *config = qz_model_config_of(model);
+    if (qz_patterns_match(&recipe->weights.skip, "lm_head")) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
+}
+
+static qz_status fill_plan(qz_export_plan *out, const planning *p)
+{
+    const qz_model_config *config = qz_model_config_of(p->model);
     const int layers = (int)config->layers;
-    size_t *first = qz_arena_array(arena, size_t, (size_t)layers + 1), at = 0;
-    const char **attention = qz_arena_array(arena, const char *, (size_t)layers);
-    if (!first || !attention) return qz_arena_failed(arena);
+    size_t *first = qz_arena_array(p->arena, size_t, (size_t)layers + 1);
+    const char **attention = qz_arena_array(p->arena, const char *, (size_t)layers);
+    if (!first || !attention) return qz_arena_failed(p->arena);
     first[0] = 0;
     for (int i = 0; i < layers; i++) {
-        first[i + 1] = first[i] + (size_t)qz_model_linears(model, i);
-        attention[i] = qz_model_attention_name(model, i);
+        first[i + 1] = first[i] + (size_t)qz_model_linears(p->model, i);
+        attention[i] = qz_model_attention_name(p->model, i);
     }
-    const size_t count = first[layers];
-    qz_export_linear *linear = qz_arena_array(arena, qz_export_linear, count);
-    if (!linear) return qz_arena_failed(arena);
-    QZ_TRY(check_source(qz_model_ckpt(model)));
-
-    if (!qz_patterns_match(&recipe->weights.skip, "lm_head"))
-        return QZ_FAIL(QZ_ARG,
-                       "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
-    qz_dtype plain = plain_type_of(recipe, container, model);
-    /* Servers widen or narrow scales to the type they run in: in bf16 the scale must be a bf16 number to survive. */
-    qz_scheme scheme = qz_recipe_scheme(recipe, plain == QZ_BF16 ? QZ_BF16 : QZ_F16);
+    qz_export_linear *linear = qz_arena_array(p->arena, qz_export_linear, first[layers]);
+    if (!linear) return qz_arena_failed(p->arena);
     for (int i = 0; i < layers; i++)
-        for (int j = 0; j < qz_model_linears(model, i); j++) {
-            qz_export_linear *l = &linear[at++];
-            fill_linear(l, recipe, model, i, j, &scheme);
-            const qz_role role = qz_model_linear(model, i, j)->role;
-            if (l->fused >= 0 && !(l->fused_as = fused_name(l->module, role, arena))) return qz_arena_failed(arena);
-        }
+        for (int j = 0; j < qz_model_linears(p->model, i); j++)
+            QZ_TRY(fill_linear(&linear[first[i] + (size_t)j], p, i, j));
     *out = (qz_export_plan){.linear = linear,
-                            .linears = count,
+                            .linears = first[layers],
                             .first = first,
-                            .plain_type = plain,
+                            .plain_type = p->plain_type,
+                            .kv = p->recipe->kv_cache.scheme,
                             .attention = attention,
                             .layers = layers,
                             .kv_heads = config->kv_heads};
+    return QZ_OK;
+}
+
+qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, const qz_model *model, qz_arena *arena)
+{
+    const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
+    const planning p = {recipe, container, model, plain_type_of(recipe, container, model), arena};
+    QZ_TRY(check_source(qz_model_ckpt(model)));
+    QZ_TRY(check_head(recipe));
     if (!container->can_express)
         return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);
+    QZ_TRY(fill_plan(out, &p));
     if (container->can_express(out) != QZ_OK)
         return qz_error_context(QZ_ARG, "container \"%s\" cannot hold this", container->plugin.name);
     return QZ_OK;

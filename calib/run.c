@@ -67,7 +67,7 @@ static qz_status stats_for(const run *r, int number, int layer, qz_stats *stats,
     return QZ_OK;
 }
 
-static qz_status make_outputs(run *r, qz_layer *layer, qz_stats *stats, qz_served *served)
+static qz_status make_outputs(run *r, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served)
 {
     for (int i = 0; i < r->args->outputs; i++) {
         qz_stats *own;
@@ -90,7 +90,7 @@ static qz_status run_layer(run *r, int index)
 {
     qz_layer layer;
     qz_stats *stats;
-    qz_served served;
+    qz_eval_layer_rounding served;
     qz_progress *progress = r->args->progress;
     char item[64];
     snprintf(item, sizeof item, "layer %d of %lld", index + 1, (long long)qz_model_config_of(r->model)->layers);
@@ -101,6 +101,7 @@ static qz_status run_layer(run *r, int index)
     QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
     if (r->quantized && !is_last(r, index)) { /* nobody reads the last output */
         qz_progress_section(progress, "propagate");
+        layer.tap = qz_eval_layer_tap(&served);
         QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch));
     }
     qz_arena_reset(r->layer);

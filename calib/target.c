@@ -180,7 +180,7 @@ static qz_status write_set(const qz_target *t, const input_set *set, const qz_la
 }
 
 static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
-                                qz_served *served)
+                                qz_eval_input_rounding *served)
 {
     input_set set;
     qz_solve_shared shared = {.arena = t->shared};
@@ -188,8 +188,8 @@ static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int i
     if (!set.count) return QZ_OK;
     QZ_TRY(share_scale(t, &set));
     for (int i = 0; i < set.count; i++) QZ_TRY(solve(t, &set, i, layer->linear[set.number[i]].module, &shared));
-    served->scheme[input] = plan_of(t, layer->index)[set.number[0]].activation;
-    QZ_TRY(write_set(t, &set, layer, &served->values[input]));
+    served->scheme = plan_of(t, layer->index)[set.number[0]].activation;
+    QZ_TRY(write_set(t, &set, layer, &served->values));
     qz_arena_reset(t->shared);
     return QZ_OK;
 }
@@ -209,23 +209,19 @@ static qz_status write_plain(const qz_target *t, const qz_layer *layer)
     return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
 }
 
-static qz_status served_new(qz_served *s, int inputs, qz_arena *arena)
-{
-    s->scheme = qz_arena_calloc(arena, (size_t)inputs * sizeof *s->scheme);
-    s->values = qz_arena_calloc(arena, (size_t)inputs * sizeof *s->values);
-    return s->scheme && s->values ? QZ_OK : qz_arena_failed(arena);
-}
-
-qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_served *served, qz_arena *arena)
+qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
+                          qz_arena *arena)
 {
     const int inputs = qz_model_inputs(t->model, layer->index);
-    QZ_TRY(served_new(served, inputs, arena));
+    qz_eval_input_rounding *input = qz_arena_calloc(arena, (size_t)inputs * sizeof *input);
+    if (!input) return qz_arena_failed(arena);
+    *served = (qz_eval_layer_rounding){.backend = qz_model_backend(t->model), .inputs = inputs, .input = input};
     qz_progress_section(t->progress, "transform");
     QZ_TRY(transform(t, layer, stats, arena));
     qz_progress_section(t->progress, "quantize");
     for (int i = 0; i < inputs; i++) {
         qz_arena_mark mark = qz_arena_save(t->scratch);
-        QZ_TRY(quantize_input(t, layer, i, &stats[i], served));
+        QZ_TRY(quantize_input(t, layer, i, &stats[i], &input[i]));
         qz_arena_restore(t->scratch, mark);
     }
     return write_plain(t, layer);

@@ -3,6 +3,7 @@
 #define QZ_CALIB_TARGET_H
 
 #include "calib/writer.h"
+#include "eval/eval.h"
 
 typedef struct qz_target {
     const qz_calib_output *output;
@@ -19,15 +20,10 @@ void qz_target_close(qz_target *t);
 /* Statistics that a layer's inputs must have for this output. */
 qz_stats_wants qz_target_wants(const qz_calib_output *output);
 
-/* How a layer computes when it is served: filled by qz_target_layer, for the layers that follow. */
-typedef struct qz_served {
-    qz_act_scheme *scheme; /* [inputs] mode NONE: not rounded */
-    qz_act_values *values; /* [inputs] */
-} qz_served;
-
 /* Transforms, quantizes and writes a layer (weights F32 as in the model); leaves in it the values that a server will
- * compute with. The statistics are used up: transforms re-express them. */
-QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_served *served,
+ * compute with, and in `served` how it rounds inputs and cache. The statistics are used up: transforms re-express
+ * them. */
+QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
                                        qz_arena *arena);
 QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
 
