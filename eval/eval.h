@@ -9,7 +9,8 @@
  *     QZ_TRY(qz_eval_hidden(&other, &quantized, written, &windows, progress));
  *     QZ_TRY(qz_eval_divergence(&divergence, base, other, progress));
  *
- * A model is evaluated as it stands, with the tap that is installed on it. */
+ * A model is evaluated as a server runs it: what its checkpoint says of the rounding of activations and of the cache is
+ * done. Where it says nothing, the tap that is installed on the model counts. */
 #ifndef QZ_EVAL_EVAL_H
 #define QZ_EVAL_EVAL_H
 
@@ -54,5 +55,37 @@ QZ_NODISCARD qz_status qz_eval_divergence(qz_divergence *out, const qz_hidden *b
                                           qz_progress *progress);
 /* Bytes at the peak of evaluating a model like `m` and comparing it, what the base keeps included. */
 uint64_t qz_eval_compare_bytes(const qz_model *m, int64_t windows, int64_t length);
+
+/* ---- what a server rounds at run time (rounding.c) ---- */
+
+/* One input of a layer's linears; mode NONE: it stays. */
+typedef struct qz_eval_input_rounding {
+    qz_act_scheme scheme;
+    qz_act_values values; /* for QZ_ACT_TENSOR */
+} qz_eval_input_rounding;
+
+/* One layer. Filled from a checkpoint below, or by the caller (calibration, with what it has just chosen). */
+typedef struct qz_eval_layer_rounding {
+    const qz_backend *backend;
+    int inputs;                          /* 0: none is rounded */
+    const qz_eval_input_rounding *input; /* [inputs] */
+    qz_kv_scheme kv;
+    const float *key, *value; /* (HK) scales, all equal unless per head; when kv.wanted */
+} qz_eval_layer_rounding;
+
+typedef struct qz_eval_rounding {
+    int layers;
+    qz_eval_layer_rounding *layer; /* [layers] */
+} qz_eval_rounding;
+
+/* What the model's checkpoint says. Linears that share an input and disagree are QZ_FORMAT naming both. Evaluations
+ * of this folder do it by themselves. */
+QZ_NODISCARD qz_status qz_eval_rounding_read(qz_eval_rounding *out, const qz_model *m, qz_arena *arena);
+/* A tap that rounds as said, for qz_layer.tap or qz_model_set_tap; it refers to `r`. {NULL, NULL} when nothing is
+ * rounded. */
+qz_tap qz_eval_layer_tap(const qz_eval_layer_rounding *r);
+qz_tap qz_eval_rounding_tap(const qz_eval_rounding *r);
+/* "112 of 112 inputs rounded (int8 per token); cache fp8_e4m3 per tensor", for reports. */
+void qz_eval_rounding_describe(const qz_eval_rounding *r, char *out, size_t size);
 
 #endif

@@ -12,6 +12,7 @@ typedef struct pass {
     qz_progress *progress;
     int64_t batch; /* windows */
     qz_arena *layer, *scratch;
+    qz_eval_rounding rounding;
 } pass;
 
 static uint64_t batch_bytes(const qz_model *m, int64_t batch, int64_t length)
@@ -51,6 +52,7 @@ static qz_status run_layer(const pass *p, int index)
     const qz_windows *w = p->h->windows;
     qz_layer layer;
     QZ_TRY(qz_model_layer(p->h->model, index, &layer, p->layer));
+    layer.tap = qz_eval_layer_tap(&p->rounding.layer[index]);
     for (int64_t first = 0; first < w->count; first += p->batch) {
         const int64_t windows = first + p->batch < w->count ? p->batch : w->count - first;
         const qz_tensor residual = qz_tensor_rows(&p->h->states, first * w->length, windows * w->length);
@@ -98,6 +100,7 @@ qz_status qz_pass_run(qz_hidden **out, const qz_model *m, const qz_windows *w, q
     pass p = {.h = *out, .progress = progress, .batch = qz_pass_batch(m, w->count, w->length)};
     qz_status status = qz_arena_new(&p.layer, "evaluation layer");
     if (status == QZ_OK) status = qz_arena_new(&p.scratch, "evaluation scratch");
+    if (status == QZ_OK) status = qz_eval_rounding_read(&p.rounding, m, (*out)->arena);
     if (status == QZ_OK) status = run_layers(&p);
     qz_arena_free(p.layer);
     qz_arena_free(p.scratch);

@@ -1,4 +1,4 @@
-/* Loops over rows that memory bounds: RMS norm, rotary embedding, silu(gate) * up, residual sum. */
+/* Loops over rows that memory bounds: RMS norm, rotary embedding, act(gate) * up, caps, residual sum. */
 #include <math.h>
 
 #include "base/parallel.h"
@@ -70,16 +70,74 @@ QZ_WIDE static void swiglu_row(float *y, const float *gate, const float *up, int
     for (int64_t i = 0; i < count; i++) y[i] = gate[i] / (1 + qz_fast_exp(-gate[i])) * up[i];
 }
 
-qz_status qz_cpu_swiglu(const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up)
+/* x / 2 (1 + tanh(u)) = x / (1 + exp(-2 u)), with 2 u = 2 sqrt(2 / pi) (x + 0.044715 x^3) */
+QZ_WIDE static void geglu_row(float *y, const float *gate, const float *up, int64_t count)
+{
+    QZ_ELEMENTWISE
+    for (int64_t i = 0; i < count; i++) {
+        const float x = gate[i], u2 = 1.5957691216f * (x + 0.044715f * x * x * x);
+        y[i] = x / (1 + qz_fast_exp(-u2)) * up[i];
+    }
+}
+
+static void gate_rows(const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up,
+                      void (*row)(float *y, const float *gate, const float *up, int64_t count))
 {
     const qz_pieces pieces = qz_pieces_of(y->shape[0], y->shape[1]);
     QZ_PARALLEL_FOR for (int64_t i = 0; i < pieces.count; i++)
     {
         const qz_piece p = qz_piece_at(&pieces, i);
         for (int64_t t = p.row; t < p.row + p.rows; t++)
-            swiglu_row(qz_f32(y) + t * y->stride[0] + p.col, qz_f32(gate) + t * gate->stride[0] + p.col,
-                       qz_f32(up) + t * up->stride[0] + p.col, p.cols);
+            row(qz_f32(y) + t * y->stride[0] + p.col, qz_f32(gate) + t * gate->stride[0] + p.col,
+                qz_f32(up) + t * up->stride[0] + p.col, p.cols);
     }
+}
+
+qz_status qz_cpu_swiglu(const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up)
+{
+    gate_rows(y, gate, up, swiglu_row);
+    return QZ_OK;
+}
+
+qz_status qz_cpu_geglu(const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up)
+{
+    gate_rows(y, gate, up, geglu_row);
+    return QZ_OK;
+}
+
+QZ_WIDE static void softcap_row(float *y, const float *x, float cap, int64_t count)
+{
+    QZ_ELEMENTWISE
+    for (int64_t i = 0; i < count; i++) y[i] = cap * qz_fast_tanh(x[i] / cap);
+}
+
+QZ_WIDE static void multiply_row(float *y, const float *x, float factor, int64_t count)
+{
+    QZ_ELEMENTWISE
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] * factor;
+}
+
+static void number_rows(const qz_tensor *y, const qz_tensor *x, float number,
+                        void (*row)(float *y, const float *x, float number, int64_t count))
+{
+    const qz_pieces pieces = qz_pieces_of(y->shape[0], y->shape[1]);
+    QZ_PARALLEL_FOR for (int64_t i = 0; i < pieces.count; i++)
+    {
+        const qz_piece p = qz_piece_at(&pieces, i);
+        for (int64_t t = p.row; t < p.row + p.rows; t++)
+            row(qz_f32(y) + t * y->stride[0] + p.col, qz_f32(x) + t * x->stride[0] + p.col, number, p.cols);
+    }
+}
+
+qz_status qz_cpu_softcap(const qz_tensor *y, const qz_tensor *x, float cap)
+{
+    number_rows(y, x, cap, softcap_row);
+    return QZ_OK;
+}
+
+qz_status qz_cpu_scale(const qz_tensor *y, const qz_tensor *x, float factor)
+{
+    number_rows(y, x, factor, multiply_row);
     return QZ_OK;
 }
 

@@ -5,7 +5,8 @@
  *
  * exp(x) = 2^n exp(r), n = rint(x log2 e), |r| <= ln 2 / 2 (Cody and Waite 1980: ln 2 in two parts, the first so short
  * that n times it is exact), and Moshier's polynomial (Cephes, expf) for exp(r). Error at most 1.1 ulp; overflow gives
- * infinity, underflow is gradual, NaN stays. */
+ * infinity, underflow is gradual, NaN stays. tanh is Moshier's too (Cephes, tanhf): a polynomial below 0.625, beyond it
+ * 1 - 2 / (exp(2 |x|) + 1); error at most 1.5 ulp. */
 #ifndef QZ_KERNELS_CPU_WIDE_H
 #define QZ_KERNELS_CPU_WIDE_H
 
@@ -66,6 +67,20 @@ static inline float qz_fast_exp(float x)
     /* 2^n in two factors, both of them normal numbers */
     const int32_t e = (int32_t)(qz_bits_from_float(shifted) - qz_bits_from_float(whole)), half = e >> 1;
     return p * qz_float_from_bits((uint32_t)(half + 127) << 23) * qz_float_from_bits((uint32_t)(e - half + 127) << 23);
+}
+
+static inline float qz_fast_tanh(float x)
+{
+    const float size = qz_float_from_bits(qz_bits_from_float(x) & 0x7fffffffu), s = x * x;
+    float p = -5.70498872745e-3f;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    p = p * s * x + x;
+    const float far = 1 - 2 / (qz_fast_exp(2 * size) + 1);
+    const uint32_t sign = qz_bits_from_float(x) & 0x80000000u;
+    return qz_select(size < 0.625f, p, qz_float_from_bits(qz_bits_from_float(far) | sign));
 }
 
 #endif

@@ -154,6 +154,11 @@ static qz_status missing(const qz_backend *backend, const char *op)
                    backend->plugin.name, op);
 }
 
+static bool positive(float scale)
+{
+    return scale > 0 && scale <= FLT_MAX;
+}
+
 #define BEGIN(name)                                                                                                    \
     check c = {.op = #name, .backend = backend};                                                                       \
     if (!backend->name) return missing(backend, #name);
@@ -238,6 +243,61 @@ qz_status qz_op_swiglu(const qz_backend *backend, const qz_tensor *y, const qz_t
     return backend->swiglu(y, gate, up);
 }
 
+qz_status qz_op_geglu(const qz_backend *backend, const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up)
+{
+    BEGIN(geglu)
+    QZ_TRY(view(&c, "gate", gate, TYPE(F32), "T,F"));
+    QZ_TRY(view(&c, "up", up, TYPE(F32), "T,F"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,F"));
+    return backend->geglu(y, gate, up);
+}
+
+qz_status qz_op_softcap(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, float cap)
+{
+    BEGIN(softcap)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "T,F"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,F"));
+    if (!positive(cap)) return QZ_FAIL(QZ_ARG, "%s: the cap is %g, must be finite and above 0", c.op, cap);
+    return backend->softcap(y, x, cap);
+}
+
+qz_status qz_op_scale(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, float factor)
+{
+    BEGIN(scale)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "T,F"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,F"));
+    return backend->scale(y, x, factor);
+}
+
+qz_status qz_op_route(const qz_backend *backend, int32_t *expert, const qz_tensor *weight, const qz_tensor *logits,
+                      bool normalize)
+{
+    BEGIN(route)
+    QZ_TRY(view(&c, "logits", logits, TYPE(F32), "T,E"));
+    QZ_TRY(view(&c, "weight", weight, TYPE(F32), "T,A"));
+    if (!expert) return QZ_FAIL(QZ_ARG, "%s: expert has no data", c.op);
+    if (weight->shape[1] > logits->shape[1])
+        return QZ_FAIL(QZ_SHAPE, "%s: %lld experts for a token, but there are %lld", c.op, (long long)weight->shape[1],
+                       (long long)logits->shape[1]);
+    return backend->route(expert, weight, logits, normalize);
+}
+
+qz_status qz_op_add_rows(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, const int32_t *rows,
+                         const qz_tensor *weight)
+{
+    BEGIN(add_rows)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "R,C"));
+    QZ_TRY(view(&c, "y", y, TYPE(F32), "T,C"));
+    QZ_TRY(view(&c, "weight", weight, TYPE(F32), "R"));
+    QZ_TRY(check_indices(&c, "rows", rows, x->shape[0], 0, y->shape[0], "the number of rows of y"));
+    for (int64_t i = 1; backend->device == QZ_HOST && i < x->shape[0]; i++) {
+        if (rows[i] <= rows[i - 1])
+            return QZ_FAIL(QZ_ARG, "%s: rows[%lld] is %d after %d, but rows must increase", c.op, (long long)i, rows[i],
+                           rows[i - 1]);
+    }
+    return backend->add_rows(y, x, rows, weight);
+}
+
 qz_status qz_op_add(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x)
 {
     BEGIN(add)
@@ -294,11 +354,6 @@ qz_status qz_op_first_nonfinite(const qz_backend *backend, const qz_tensor *x, i
 static bool can_round_to(qz_format f)
 {
     return f == QZ_FORMAT_INT8 || f == QZ_FORMAT_FP8_E4M3 || f == QZ_FORMAT_FP8_E5M2;
-}
-
-static bool positive(float scale)
-{
-    return scale > 0 && scale <= FLT_MAX;
 }
 
 static qz_status check_rounding(const check *c, const qz_act_scheme *s, const qz_act_values *v)

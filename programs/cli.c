@@ -29,6 +29,11 @@ static const qz_command commands[] = {
      qz_cmd_plan},
     {"eval", "DIR", "perplexity of a model folder, plain or quantized",
      "Scores ids 1 to L-1 of windows of L ids (BOS first where the model has one).", 1, 1, eval_options, qz_cmd_eval},
+    {"compare", "BASE DIR...", "a model and others made from it, side by side",
+     "Perplexity as in `eval`, and from BASE to each other folder: mean and 99th percentile of the KL divergence a "
+     "token\n"
+     "(nats), and how often the most likely token is the same. Any folders that qcal reads, with one vocabulary.",
+     2, QZ_CLI_ARGUMENTS, eval_options, qz_cmd_compare},
     {"decode", "DIR", "write a folder's weights as plain fp32 into one safetensors file",
      "Quantized weights are dequantized. For tools that know no container, and to compare readers.", 1, 1,
      decode_options, qz_cmd_decode},
@@ -48,7 +53,7 @@ const qz_command *qz_command_at(size_t i)
 
 qz_status qz_command_find(const qz_command **out, const char *name)
 {
-    const char *names[16] = {"help"};
+    const char *names[32] = {"help"};
     size_t count = 1;
     for (size_t i = 0; (*out = qz_command_at(i)) != NULL; i++) {
         if (strcmp((*out)->name, name) == 0) return QZ_OK;

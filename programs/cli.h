@@ -20,7 +20,7 @@ enum {
     QZ_EXIT_INTERRUPTED = 130
 };
 
-enum { QZ_CLI_LIST = 64, QZ_CLI_ARGUMENTS = 2 };
+enum { QZ_CLI_LIST = 64, QZ_CLI_ARGUMENTS = 16 };
 
 /* What the user typed, checked. Unset texts are NULL. */
 typedef struct qz_cli {
@@ -73,6 +73,7 @@ void qz_help_command(FILE *out, const qz_command *command);
 qz_status qz_cmd_run(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_plan(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_eval(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_compare(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_decode(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_inspect(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_list(qz_cli *cli, int *exit_code);

@@ -10,7 +10,7 @@ void qz_help_print(FILE *out)
     for (size_t i = 0; (c = qz_command_at(i)) != NULL; i++) {
         char line[64];
         snprintf(line, sizeof line, "%s %s", c->name, c->arguments);
-        fprintf(out, "  qcal %-18s %s\n", line, c->summary);
+        fprintf(out, "  qcal %-20s %s\n", line, c->summary);
     }
     fprintf(out, "\n`qcal help COMMAND` shows the options of a command, `qcal --version` the version.\n"
                  "Exit codes: 0 done, 1 failed, 2 bad usage or recipe, 3 finished but not accepted.\n");

@@ -14,32 +14,6 @@ typedef struct patch {
     const qz_json_node *value; /* NULL: remove */
 } patch;
 
-static void put_node(qz_json_writer *w, const char *key, const qz_json_node *node)
-{
-    switch (qz_json_type_of(node)) {
-    case QZ_JSON_NULL:
-        qz_json_put_string(w, key, NULL);
-        return;
-    case QZ_JSON_BOOL:
-        qz_json_put_bool(w, key, qz_json_true(node));
-        return;
-    case QZ_JSON_NUMBER:
-        qz_json_put_double(w, key, qz_json_double(node));
-        return;
-    case QZ_JSON_STRING:
-        qz_json_put_string(w, key, qz_json_text(node));
-        return;
-    case QZ_JSON_ARRAY:
-        qz_json_begin_array(w, key);
-        break;
-    case QZ_JSON_OBJECT:
-        qz_json_begin_object(w, key);
-        break;
-    }
-    for (const qz_json_node *c = qz_json_first(node); c; c = qz_json_next(c)) put_node(w, qz_json_key(c), c);
-    qz_json_end(w);
-}
-
 static qz_status put_patched(qz_json_writer *w, const char *key, const qz_json_node *node, const char *path,
                              const patch *p);
 
@@ -60,7 +34,7 @@ static qz_status patch_object(qz_json_writer *w, const char *key, const qz_json_
     qz_json_begin_object(w, key);
     for (const qz_json_node *c = qz_json_first(node); c; c = qz_json_next(c)) {
         if (strcmp(qz_json_key(c), part) != 0) {
-            put_node(w, qz_json_key(c), c);
+            qz_recipe_put_node(w, qz_json_key(c), c);
             continue;
         }
         found = true;
@@ -84,7 +58,7 @@ static qz_status patch_array(qz_json_writer *w, const char *key, const qz_json_n
                        p->override->origin, part, count, count);
     qz_json_begin_array(w, key);
     for (const qz_json_node *c = qz_json_first(node); c; c = qz_json_next(c), i++) {
-        if (i != index) put_node(w, NULL, c);
+        if (i != index) qz_recipe_put_node(w, NULL, c);
         if (i == index) QZ_TRY(put_patched(w, NULL, c, rest, p));
     }
     if (index == count && p->value) QZ_TRY(put_patched(w, NULL, NULL, rest, p));
@@ -97,10 +71,11 @@ static qz_status put_patched(qz_json_writer *w, const char *key, const qz_json_n
                              const patch *p)
 {
     if (!path) {
-        if (p->value) put_node(w, key, p->value);
+        if (p->value) qz_recipe_put_node(w, key, p->value);
         return QZ_OK;
     }
-    if (qz_json_is(node, QZ_JSON_ARRAY)) return patch_array(w, key, node, path, p);
+    bool makes_array = !node && strcspn(path, "0123456789") == 0; /* no key begins with a digit */
+    if (makes_array || qz_json_is(node, QZ_JSON_ARRAY)) return patch_array(w, key, node, path, p);
     if (!node || qz_json_is(node, QZ_JSON_OBJECT)) return patch_object(w, key, node, path, p);
     char value[64];
     qz_json_print(node, value, sizeof value);
@@ -136,25 +111,18 @@ static qz_status parse_value(qz_json **out, const qz_override *o)
         if (*v && strchr("{[\"", *v)) return qz_error_context(QZ_ARG, "%s", o->origin);
     }
     qz_json_writer *w;
-    const char *text;
-    size_t size;
     QZ_TRY(qz_json_writer_new(&w, false));
     qz_json_put_string(w, NULL, v);
-    qz_status status = qz_json_writer_finish(w, &text, &size);
-    if (status == QZ_OK) status = qz_json_parse(out, text, size);
-    qz_json_writer_free(w);
+    qz_status status = qz_recipe_writer_parse(out, w);
     return status == QZ_FORMAT ? qz_error_context(QZ_ARG, "%s", o->origin) : status;
 }
 
 static qz_status write_patched(qz_json **out, const qz_json_node *root, const patch *p)
 {
     qz_json_writer *w;
-    const char *text;
-    size_t size;
     QZ_TRY(qz_json_writer_new(&w, false));
     qz_status status = put_patched(w, NULL, root, p->override->path, p);
-    if (status == QZ_OK) status = qz_json_writer_finish(w, &text, &size);
-    if (status == QZ_OK) status = qz_json_parse(out, text, size);
+    if (status == QZ_OK) return qz_recipe_writer_parse(out, w);
     qz_json_writer_free(w);
     return status;
 }

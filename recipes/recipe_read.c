@@ -6,12 +6,12 @@
 
 #include "recipes/recipe_reader.h"
 
-_Static_assert(sizeof(qz_dtype) == sizeof(int) && sizeof(qz_format) == sizeof(int), "names are stored as int");
+_Static_assert(sizeof(qz_dtype) == sizeof(int) && sizeof(qz_format) == sizeof(int) &&
+                   sizeof(qz_act_mode) == sizeof(int) && sizeof(qz_propagate) == sizeof(int),
+               "names are stored as int");
 
 typedef const qz_recipe_reader reader;
 typedef qz_status (*read_fn)(reader *r, const qz_field *f, const qz_json_node *node, void *place);
-
-static qz_status read_object(reader *r, const char *path, const qz_json_node *object);
 
 static qz_status read_version(reader *r, const qz_field *f, const qz_json_node *node, void *place)
 {
@@ -67,33 +67,49 @@ static qz_status read_bool(reader *r, const qz_field *f, const qz_json_node *nod
     return QZ_OK;
 }
 
-static qz_status read_name(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+static const qz_field_name *find_name(const qz_field *f, const qz_json_node *node)
+{
+    if (!qz_json_is(node, QZ_JSON_STRING)) return NULL;
+    for (const qz_field_name *n = f->names; n->name; n++)
+        if (!n->hidden && strcmp(n->name, qz_json_text(node)) == 0) return n;
+    return NULL;
+}
+
+static qz_status fail_name(reader *r, const qz_field *f, const qz_json_node *node)
 {
     const char *known[64];
     size_t count = 0;
     if (!qz_json_is(node, QZ_JSON_STRING)) return qz_recipe_fail_type(r, f->path, node, "a name");
-    for (const qz_field_name *n = f->names; n->name; n++) {
-        if (n->hidden) continue;
-        if (strcmp(n->name, qz_json_text(node)) == 0) {
-            memcpy(place, &n->value, sizeof n->value);
-            return QZ_OK;
-        }
-        if (count < 63) known[count++] = n->name;
-    }
+    for (const qz_field_name *n = f->names; n->name; n++)
+        if (!n->hidden && count < 63) known[count++] = n->name;
     known[count] = NULL;
     return qz_recipe_fail_name(r, f->path, qz_field_key(f), qz_json_text(node), known);
 }
 
+static qz_status read_name(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    const qz_field_name *found = find_name(f, node);
+    if (!found) return fail_name(r, f, node);
+    memcpy(place, &found->value, sizeof found->value);
+    return QZ_OK;
+}
+
+static qz_status read_flag(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    const qz_field_name *found = find_name(f, node);
+    if (!found) return fail_name(r, f, node);
+    *(bool *)place = found->value != 0;
+    return QZ_OK;
+}
+
 static qz_status read_group(reader *r, const qz_field *f, const qz_json_node *node, void *place)
 {
-    int64_t group = 0;
-    bool channel = qz_json_is(node, QZ_JSON_STRING) && strcmp(qz_json_text(node), "channel") == 0;
-    if (!channel) {
-        if (!is_integer_in(node, f->low, f->high))
-            return qz_recipe_fail_type(r, f->path, node, "a positive integer or \"channel\" (one scale a row)");
-        group = (int64_t)qz_json_double(node);
-    }
-    *(int64_t *)place = group;
+    const qz_field_name *found = find_name(f, node);
+    if (!found && !is_integer_in(node, f->low, f->high))
+        return qz_recipe_fail_type(r, f->path, node,
+                                   "a positive integer, \"channel\" (one scale a row), \"tensor\" (one for all) or "
+                                   "\"block\" (one for 128 x 128)");
+    *(int64_t *)place = found ? found->value : (int64_t)qz_json_double(node);
     return QZ_OK;
 }
 
@@ -176,32 +192,72 @@ static qz_status read_patterns(reader *r, const qz_field *f, const qz_json_node 
     return QZ_OK;
 }
 
+static qz_status read_observer(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    if (qz_json_is(node, QZ_JSON_STRING) && strcmp(qz_json_text(node), "auto") == 0) {
+        *(qz_choice *)place = (qz_choice){.name = "auto", .index = -1};
+        return QZ_OK;
+    }
+    return read_plugin(r, f, node, place);
+}
+
 static qz_status read_group_of_fields(reader *r, const qz_field *f, const qz_json_node *node, void *place)
 {
-    if (place) *(bool *)place = true;
-    return read_object(r, f->path, node);
+    if (place && f->type == QZ_FIELD_OBJECT) *(bool *)place = true;
+    return qz_recipe_read_object(r, f->path, node);
+}
+
+/* The entries are read when the rest is known: recipe_exceptions.c. */
+static qz_status read_exceptions(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    (void)place;
+    if (!qz_json_is(node, QZ_JSON_ARRAY) || qz_json_count(node) > QZ_RECIPE_OVERRIDES)
+        return qz_recipe_fail_type(r, f->path, node, "an array of at most 32 objects with \"match\"");
+    return QZ_OK;
+}
+
+/* Read once it is laid over the base. */
+static qz_status read_changes(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    (void)place;
+    if (!qz_json_is(node, QZ_JSON_OBJECT) && !qz_json_is(node, QZ_JSON_NULL))
+        return qz_recipe_fail_type(r, f->path, node, "an object");
+    return QZ_OK;
+}
+
+/* A recipe with outputs is taken apart before its rows are read: recipe_outputs.c. */
+static qz_status read_outputs(reader *r, const qz_field *f, const qz_json_node *node, void *place)
+{
+    (void)place;
+    return qz_recipe_fail_type(r, f->path, node, "no such key here");
 }
 
 static const read_fn readers[QZ_FIELD_TYPES] = {
     [QZ_FIELD_OBJECT] = read_group_of_fields,
+    [QZ_FIELD_PART] = read_group_of_fields,
     [QZ_FIELD_VERSION] = read_version,
     [QZ_FIELD_TEXT] = read_text,
     [QZ_FIELD_INT] = read_int,
     [QZ_FIELD_NUMBER] = read_number,
     [QZ_FIELD_BOOL] = read_bool,
     [QZ_FIELD_NAME] = read_name,
+    [QZ_FIELD_FLAG] = read_flag,
     [QZ_FIELD_GROUP] = read_group,
     [QZ_FIELD_BYTES] = read_bytes,
     [QZ_FIELD_BACKEND] = read_backend,
     [QZ_FIELD_PLUGIN] = read_plugin,
     [QZ_FIELD_PLUGINS] = read_plugins,
+    [QZ_FIELD_OBSERVER] = read_observer,
     [QZ_FIELD_PATTERNS] = read_patterns,
+    [QZ_FIELD_EXCEPTIONS] = read_exceptions,
+    [QZ_FIELD_CHANGES] = read_changes,
+    [QZ_FIELD_OUTPUTS] = read_outputs,
 };
 
 /* The value of a key that was not given. */
 static qz_status read_fallback(reader *r, const qz_field *f, void *place)
 {
-    if (f->type == QZ_FIELD_OBJECT) return read_object(r, f->path, NULL);
+    if (f->type == QZ_FIELD_OBJECT) return qz_recipe_read_object(r, f->path, NULL);
     if (f->type == QZ_FIELD_PLUGIN && !f->required) return read_plugin(r, f, NULL, place);
     if (!f->fallback) return QZ_OK;
     qz_json *doc;
@@ -211,13 +267,20 @@ static qz_status read_fallback(reader *r, const qz_field *f, void *place)
     return status;
 }
 
-/* `outside`: the object around it was not given, so nothing in it is required. */
-static qz_status read_field(reader *r, const qz_field *f, const qz_json_node *object)
+static void *place_of(reader *r, const qz_field *f)
 {
-    void *place = f->place == QZ_NO_PLACE ? NULL : (char *)r->recipe + f->place;
+    if (f->place == QZ_NO_PLACE) return NULL;
+    return r->base ? r->base + (f->place - r->from) : (char *)r->recipe + f->place;
+}
+
+/* No object: the one around it was not given, so nothing in it is required. */
+qz_status qz_recipe_read_field(reader *r, const qz_field *f, const qz_json_node *object)
+{
+    void *place = place_of(r, f);
     const qz_json_node *node = object ? qz_json_get(object, qz_field_key(f)) : NULL;
+    bool required = f->required && (!r->relaxed || f->type == QZ_FIELD_VERSION);
     if (node) return readers[f->type](r, f, node, place);
-    if (object && f->required) return qz_recipe_fail(r, f->path, "missing: %s", f->help);
+    if (object && required) return qz_recipe_fail(r, f->path, "missing: %s", f->help);
     return read_fallback(r, f, place);
 }
 
@@ -239,7 +302,7 @@ static qz_status check_key(reader *r, const char *path, const char *key)
     return qz_recipe_fail_name(r, full, "key", key, known);
 }
 
-static qz_status read_object(reader *r, const char *path, const qz_json_node *object)
+qz_status qz_recipe_read_object(reader *r, const char *path, const qz_json_node *object)
 {
     if (object && !qz_json_is(object, QZ_JSON_OBJECT)) return qz_recipe_fail_type(r, path, object, "an object");
     for (const qz_json_node *c = qz_json_first(object); c; c = qz_json_next(c)) {
@@ -247,13 +310,14 @@ static qz_status read_object(reader *r, const char *path, const qz_json_node *ob
         if (!is_schema) QZ_TRY(check_key(r, path, qz_json_key(c)));
     }
     for (size_t i = 0; i < qz_recipe_field_count; i++)
-        if (qz_field_is_in(&qz_recipe_fields[i], path)) QZ_TRY(read_field(r, &qz_recipe_fields[i], object));
+        if (qz_field_is_in(&qz_recipe_fields[i], path)) QZ_TRY(qz_recipe_read_field(r, &qz_recipe_fields[i], object));
     return QZ_OK;
 }
 
 /* The version comes first: keys of a later version are no typing errors. */
 qz_status qz_recipe_fill(reader *r, const qz_json_node *root)
 {
-    if (qz_json_is(root, QZ_JSON_OBJECT)) QZ_TRY(read_field(r, &qz_recipe_fields[0], root));
-    return read_object(r, "", root);
+    if (qz_json_is(root, QZ_JSON_OBJECT)) QZ_TRY(qz_recipe_read_field(r, &qz_recipe_fields[0], root));
+    if (!r->relaxed) QZ_TRY(qz_recipe_check_figures(r, root));
+    return qz_recipe_read_object(r, "", root);
 }

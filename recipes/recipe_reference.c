@@ -51,6 +51,8 @@ static void put_type(page *p, const qz_field *f, const qz_recipe_catalog *catalo
 {
     switch (f->type) {
     case QZ_FIELD_OBJECT:
+    case QZ_FIELD_PART:
+    case QZ_FIELD_CHANGES:
         put(p, "object");
         break;
     case QZ_FIELD_VERSION:
@@ -69,10 +71,12 @@ static void put_type(page *p, const qz_field *f, const qz_recipe_catalog *catalo
         put(p, "true or false");
         break;
     case QZ_FIELD_NAME:
+    case QZ_FIELD_FLAG:
         put_names(p, f->names);
         break;
     case QZ_FIELD_GROUP:
-        put(p, "positive integer or `\"channel\"`");
+        put(p, "positive integer, ");
+        put_names(p, f->names);
         break;
     case QZ_FIELD_BYTES:
         put(p, "integer, or text like `\"5GB\"`");
@@ -82,6 +86,13 @@ static void put_type(page *p, const qz_field *f, const qz_recipe_catalog *catalo
         break;
     case QZ_FIELD_PLUGIN:
         put(p, "%s", qz_field_plugins(f, catalog)->kind);
+        break;
+    case QZ_FIELD_OBSERVER:
+        put(p, "`\"auto\"` or %s", qz_field_plugins(f, catalog)->kind);
+        break;
+    case QZ_FIELD_EXCEPTIONS:
+    case QZ_FIELD_OUTPUTS:
+        put(p, "array of objects");
         break;
     case QZ_FIELD_PLUGINS:
         put(p, "array of %ss", qz_field_plugins(f, catalog)->kind);
@@ -150,6 +161,7 @@ qz_status qz_recipe_reference(char **out, const qz_recipe_catalog *catalog, qz_a
     put_plugins(&p, "Transforms", catalog->transforms);
     put_plugins(&p, "Ranges", catalog->ranges);
     put_plugins(&p, "Solvers", catalog->solvers);
+    put_plugins(&p, "Observers", catalog->observers);
     put_plugins(&p, "Containers", catalog->containers);
     put_plugins(&p, "Backends", catalog->backends);
     *out = p.failed ? NULL : qz_arena_strdup(arena, p.text);

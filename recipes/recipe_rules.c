@@ -7,22 +7,6 @@
 
 typedef const qz_recipe_reader reader;
 
-static qz_status check_floating(reader *r, const qz_json_node *root)
-{
-    qz_recipe *recipe = r->recipe;
-    const qz_format_info *format = qz_format_of(recipe->weights.format);
-    if (format->kind != QZ_KIND_FLOAT) return QZ_OK;
-    const qz_json_node *symmetric = qz_json_get(qz_json_get(root, "weights"), "symmetric");
-    if (symmetric && !qz_json_true(symmetric))
-        return qz_recipe_fail(r, "weights.symmetric", "found false, but %s has no zero points; leave the key out",
-                              format->name);
-    recipe->weights.symmetric = true;
-    if (recipe->weights.group > 0)
-        return qz_recipe_fail(r, "weights.group", "found %lld, but %s takes one scale a row; use \"channel\"",
-                              (long long)recipe->weights.group, format->name);
-    return QZ_OK;
-}
-
 /* Why there are no statistics, or NULL. */
 static const char *no_statistics(const qz_recipe *recipe)
 {
@@ -39,7 +23,127 @@ static qz_status check_needs(reader *r, const char *path, const qz_plugins *list
                           choice->name, why);
 }
 
-static qz_status check_statistics(reader *r)
+static qz_status check_statistics(reader *r, const qz_recipe_weights *w)
+{
+    QZ_TRY(check_needs(r, "weights.range", r->catalog->ranges, &w->range));
+    return check_needs(r, "weights.solver", r->catalog->solvers, &w->solver);
+}
+
+/* Formats whose codes are numbers by themselves: the key may be left out, but false is a mistake. */
+static qz_status check_symmetric(reader *r, const qz_json_node *part, const char *path, const char *format, bool *out)
+{
+    const qz_json_node *symmetric = qz_json_get(part, "symmetric");
+    if (symmetric && !qz_json_true(symmetric))
+        return qz_recipe_fail(r, path, "found false, but %s has no zero points; set true or leave the key out", format);
+    *out = true;
+    return QZ_OK;
+}
+
+static qz_status check_float_group(reader *r, const char *format, int64_t group)
+{
+    if (group <= 0) return QZ_OK;
+    return qz_recipe_fail(r, "weights.group", "found %lld, but %s takes \"channel\", \"tensor\" or \"block\"",
+                          (long long)group, format);
+}
+
+static qz_status check_integer_group(reader *r, const char *format, int64_t group)
+{
+    if (group != QZ_GROUP_BLOCK) return QZ_OK;
+    return qz_recipe_fail(r, "weights.group",
+                          "found \"block\", but %s takes a number of inputs, \"channel\" or \"tensor\"; blocks are "
+                          "for fp8",
+                          format);
+}
+
+/* bitsandbytes' block sizes (functional.py, quantize_4bit): powers of two from 64 to 4096. */
+static qz_status check_codebook_group(reader *r, const char *format, const qz_json_node *weights, int64_t *group)
+{
+    if (!qz_json_get(weights, "group")) *group = 64;
+    if (*group >= 64 && *group <= 4096 && (*group & (*group - 1)) == 0) return QZ_OK;
+    return qz_recipe_fail(r, "weights.group",
+                          "%s takes a group of 64, 128, 256, 512, 1024, 2048 or 4096; 64 is what "
+                          "bitsandbytes takes when nothing is said",
+                          format);
+}
+
+qz_status qz_recipe_check_weights(reader *r, const qz_json_node *root, qz_recipe_weights *w)
+{
+    const qz_format_info *format = qz_format_of(w->format);
+    const qz_json_node *weights = qz_json_get(root, "weights");
+    bool integer = format->kind == QZ_KIND_INTEGER, codebook = format->kind == QZ_KIND_CODEBOOK;
+    bool floating = format->kind == QZ_KIND_FLOAT;
+    if (!integer) QZ_TRY(check_symmetric(r, weights, "weights.symmetric", format->name, &w->symmetric));
+    if (integer) QZ_TRY(check_integer_group(r, format->name, w->group));
+    if (floating) QZ_TRY(check_float_group(r, format->name, w->group));
+    if (codebook) QZ_TRY(check_codebook_group(r, format->name, weights, &w->group));
+    if (w->double_quant && !codebook)
+        return qz_recipe_fail(r, "weights.double_quant", "found true, but %s has none: it is for nf4 and fp4",
+                              format->name);
+    return check_statistics(r, w);
+}
+
+static qz_status check_dynamic(reader *r, const qz_json_node *part, qz_recipe_activations *a)
+{
+    if (qz_json_get(part, "observer"))
+        return qz_recipe_fail(r, "activations.observer",
+                              "dynamic scales are not observed: leave the key out, or "
+                              "set the mode to \"static\"");
+    a->observer = (qz_choice){.index = -1};
+    if (a->group > 0) a->mode = QZ_ACT_GROUP;
+    return QZ_OK;
+}
+
+static qz_status check_static(reader *r, const qz_recipe_activations *a)
+{
+    const char *why = no_statistics(r->recipe);
+    if (a->group > 0)
+        return qz_recipe_fail(r, "activations.group",
+                              "found %lld, but static activations have one scale for all; "
+                              "leave the key out, or set the mode to \"dynamic\"",
+                              (long long)a->group);
+    if (!why) return QZ_OK;
+    return qz_recipe_fail(r, "activations.mode", "static scales need statistics of calibration text, but %s", why);
+}
+
+qz_status qz_recipe_check_activations(reader *r, const qz_json_node *root, qz_recipe_activations *a)
+{
+    const qz_format_info *format = qz_format_of(a->format);
+    const qz_json_node *part = qz_json_get(root, "activations");
+    if (a->mode == QZ_ACT_NONE) return QZ_OK;
+    if (format->kind == QZ_KIND_FLOAT)
+        QZ_TRY(check_symmetric(r, part, "activations.symmetric", format->name, &a->symmetric));
+    return a->mode == QZ_ACT_TENSOR ? check_static(r, a) : check_dynamic(r, part, a);
+}
+
+static qz_status check_cache(reader *r)
+{
+    const char *why = no_statistics(r->recipe);
+    if (!r->recipe->kv_cache.scheme.wanted || !why) return QZ_OK;
+    return qz_recipe_fail(r, "kv_cache", "scales need statistics of calibration text, but %s", why);
+}
+
+/* A threshold that nothing is held against would pass for a promise. */
+qz_status qz_recipe_check_figures(reader *r, const qz_json_node *root)
+{
+    const qz_json_node *evaluate = qz_json_get(root, "evaluate"), *accept = qz_json_get(evaluate, "accept");
+    if (!accept || qz_json_get(evaluate, "data")) return QZ_OK;
+    for (size_t i = 0; i < qz_recipe_field_count; i++) {
+        const qz_field *f = &qz_recipe_fields[i];
+        if (qz_field_is_in(f, "evaluate.accept") && qz_json_get(accept, qz_field_key(f)))
+            return qz_recipe_fail(r, f->path, "this figure is not evaluated: evaluate.data: missing");
+    }
+    return QZ_OK;
+}
+
+static qz_status check_accept(reader *r)
+{
+    const char *why = no_statistics(r->recipe);
+    if (r->recipe->evaluate.accept_layer_error == 0 || !why) return QZ_OK;
+    return qz_recipe_fail(r, "evaluate.accept.layer_error", "layer errors are measured on the calibration text, but %s",
+                          why);
+}
+
+static qz_status check_transforms(reader *r)
 {
     const qz_recipe *recipe = r->recipe;
     for (int i = 0; i < recipe->transforms; i++) {
@@ -47,8 +151,7 @@ static qz_status check_statistics(reader *r)
         snprintf(path, sizeof path, "transforms.%d", i);
         QZ_TRY(check_needs(r, path, r->catalog->transforms, &recipe->transform[i]));
     }
-    QZ_TRY(check_needs(r, "weights.range", r->catalog->ranges, &recipe->weights.range));
-    return check_needs(r, "weights.solver", r->catalog->solvers, &recipe->weights.solver);
+    return QZ_OK;
 }
 
 /* A folder that is input and output at once would be replaced under our feet. */
@@ -62,7 +165,10 @@ static qz_status check_paths(reader *r)
 
 qz_status qz_recipe_check_rules(reader *r, const qz_json_node *root)
 {
-    QZ_TRY(check_floating(r, root));
-    QZ_TRY(check_statistics(r));
+    QZ_TRY(check_transforms(r));
+    QZ_TRY(qz_recipe_check_weights(r, root, &r->recipe->weights));
+    QZ_TRY(qz_recipe_check_activations(r, root, &r->recipe->activations));
+    QZ_TRY(check_cache(r));
+    QZ_TRY(check_accept(r));
     return check_paths(r);
 }

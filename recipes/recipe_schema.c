@@ -83,10 +83,10 @@ static void put_definition(qz_json_writer *w, const qz_plugins *list)
     qz_json_end(w);
 }
 
-static void put_reference(qz_json_writer *w, const qz_plugins *list)
+static void put_reference(qz_json_writer *w, const char *definition)
 {
     char target[64];
-    snprintf(target, sizeof target, "#/$defs/%s", list->kind);
+    snprintf(target, sizeof target, "#/$defs/%s", definition);
     qz_json_put_string(w, "$ref", target);
 }
 
@@ -94,32 +94,6 @@ static void put_text_type(qz_json_writer *w)
 {
     qz_json_put_string(w, "type", "string");
     qz_json_put_int(w, "minLength", 1);
-}
-
-/* Integers, or some text. */
-static void put_int_or_text(qz_json_writer *w, const qz_field *f, const char *keyword, const char *text)
-{
-    qz_json_begin_array(w, "oneOf");
-    qz_json_begin_object(w, NULL);
-    put_range(w, "integer", f->low, f->high);
-    qz_json_end(w);
-    qz_json_begin_object(w, NULL);
-    if (strcmp(keyword, "const") != 0) qz_json_put_string(w, "type", "string");
-    qz_json_put_string(w, keyword, text);
-    qz_json_end(w);
-    qz_json_end(w);
-}
-
-static void put_array_type(qz_json_writer *w, const qz_field *f, const qz_plugins *list)
-{
-    qz_json_put_string(w, "type", "array");
-    qz_json_begin_object(w, "items");
-    if (list)
-        put_reference(w, list);
-    else
-        put_text_type(w);
-    qz_json_end(w);
-    put_bound(w, "maxItems", f->high);
 }
 
 static void put_enum(qz_json_writer *w, const qz_field_name *names)
@@ -130,13 +104,69 @@ static void put_enum(qz_json_writer *w, const qz_field_name *names)
     qz_json_end(w);
 }
 
-static void put_object_type(qz_json_writer *w, const char *path, const qz_recipe_catalog *catalog);
+/* Integers, or some text: one of the row's names, or what the pattern takes. */
+static void put_int_or_text(qz_json_writer *w, const qz_field *f, const char *pattern)
+{
+    qz_json_begin_array(w, "oneOf");
+    qz_json_begin_object(w, NULL);
+    put_range(w, "integer", f->low, f->high);
+    qz_json_end(w);
+    qz_json_begin_object(w, NULL);
+    if (pattern) {
+        qz_json_put_string(w, "type", "string");
+        qz_json_put_string(w, "pattern", pattern);
+    } else {
+        put_enum(w, f->names);
+    }
+    qz_json_end(w);
+    qz_json_end(w);
+}
 
-static void put_type(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog)
+/* "auto" or a plug-in. */
+static void put_observer_type(qz_json_writer *w, const qz_plugins *list)
+{
+    qz_json_begin_array(w, "oneOf");
+    qz_json_begin_object(w, NULL);
+    qz_json_put_string(w, "const", "auto");
+    qz_json_end(w);
+    qz_json_begin_object(w, NULL);
+    put_reference(w, list->kind);
+    qz_json_end(w);
+    qz_json_end(w);
+}
+
+/* `definition` NULL: of text. */
+static void put_array_type(qz_json_writer *w, const qz_field *f, const char *definition)
+{
+    qz_json_put_string(w, "type", "array");
+    qz_json_begin_object(w, "items");
+    if (definition)
+        put_reference(w, definition);
+    else
+        put_text_type(w);
+    qz_json_end(w);
+    if (f->low > 0) put_bound(w, "minItems", f->low);
+    put_bound(w, "maxItems", f->high);
+}
+
+/* `change`: members of an object that is laid over another. Nothing is required, and null removes. */
+static void put_object_type(qz_json_writer *w, const char *path, const qz_recipe_catalog *catalog, bool change);
+
+static void put_type(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog, bool change)
 {
     switch (f->type) {
     case QZ_FIELD_OBJECT:
-        put_object_type(w, f->path, catalog);
+    case QZ_FIELD_PART:
+        put_object_type(w, f->path, catalog, change);
+        break;
+    case QZ_FIELD_CHANGES:
+        put_object_type(w, qz_field_key(f), catalog, true);
+        break;
+    case QZ_FIELD_EXCEPTIONS:
+        put_array_type(w, f, "override");
+        break;
+    case QZ_FIELD_OUTPUTS:
+        put_array_type(w, f, "output");
         break;
     case QZ_FIELD_VERSION:
         qz_json_put_int(w, "const", QZ_RECIPE_VERSION);
@@ -154,22 +184,26 @@ static void put_type(qz_json_writer *w, const qz_field *f, const qz_recipe_catal
         qz_json_put_string(w, "type", "boolean");
         break;
     case QZ_FIELD_NAME:
+    case QZ_FIELD_FLAG:
         put_enum(w, f->names);
         break;
     case QZ_FIELD_GROUP:
-        put_int_or_text(w, f, "const", "channel");
+        put_int_or_text(w, f, NULL);
         break;
     case QZ_FIELD_BYTES:
-        put_int_or_text(w, f, "pattern", "^[0-9]+ ?(B|[KMGT]i?B)?$");
+        put_int_or_text(w, f, "^[0-9]+ ?(B|[KMGT]i?B)?$");
         break;
     case QZ_FIELD_BACKEND:
         put_names(w, qz_field_plugins(f, catalog), "auto");
         break;
     case QZ_FIELD_PLUGIN:
-        put_reference(w, qz_field_plugins(f, catalog));
+        put_reference(w, qz_field_plugins(f, catalog)->kind);
+        break;
+    case QZ_FIELD_OBSERVER:
+        put_observer_type(w, qz_field_plugins(f, catalog));
         break;
     case QZ_FIELD_PLUGINS:
-        put_array_type(w, f, qz_field_plugins(f, catalog));
+        put_array_type(w, f, qz_field_plugins(f, catalog)->kind);
         break;
     case QZ_FIELD_PATTERNS:
         put_array_type(w, f, NULL);
@@ -179,31 +213,99 @@ static void put_type(qz_json_writer *w, const qz_field *f, const qz_recipe_catal
     }
 }
 
-static void put_field(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog)
+static void put_default(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog)
 {
-    qz_json_begin_object(w, qz_field_key(f));
-    qz_json_put_string(w, "description", f->help);
-    put_type(w, f, catalog);
     if (f->fallback) qz_json_put_raw(w, "default", f->fallback);
     if (f->type == QZ_FIELD_PLUGIN && !f->required && qz_field_plugins(f, catalog)->count > 0)
         qz_json_put_string(w, "default", qz_field_plugins(f, catalog)->rows[0]->name);
+}
+
+static void put_type_or_null(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog)
+{
+    qz_json_begin_array(w, "anyOf");
+    qz_json_put_raw(w, NULL, "{ \"type\": \"null\" }");
+    qz_json_begin_object(w, NULL);
+    put_type(w, f, catalog, true);
+    qz_json_end(w);
     qz_json_end(w);
 }
 
-static void put_object_type(qz_json_writer *w, const char *path, const qz_recipe_catalog *catalog)
+/* Of an override's own members, `activations` may be null. */
+static void put_field(qz_json_writer *w, const qz_field *f, const qz_recipe_catalog *catalog, bool change)
+{
+    qz_json_begin_object(w, qz_field_key(f));
+    qz_json_put_string(w, "description", f->help);
+    if (change || f->type == QZ_FIELD_CHANGES) {
+        put_type_or_null(w, f, catalog);
+    } else {
+        put_type(w, f, catalog, false);
+        put_default(w, f, catalog);
+    }
+    qz_json_end(w);
+}
+
+static void put_required(qz_json_writer *w, const char *path, bool change)
+{
+    qz_json_begin_array(w, "required");
+    for (size_t i = 0; i < qz_recipe_field_count; i++) {
+        const qz_field *f = &qz_recipe_fields[i];
+        bool own_folder = change && strcmp(f->path, "output") == 0;
+        if (qz_field_is_in(f, path) && (change ? own_folder : f->required))
+            qz_json_put_string(w, NULL, qz_field_key(f));
+    }
+    qz_json_end(w);
+}
+
+static void put_properties(qz_json_writer *w, const char *path, const qz_recipe_catalog *catalog, bool change)
 {
     qz_json_put_string(w, "type", "object");
     qz_json_begin_object(w, "properties");
     if (!*path) qz_json_put_raw(w, "$schema", "{ \"type\": \"string\" }");
-    for (size_t i = 0; i < qz_recipe_field_count; i++)
-        if (qz_field_is_in(&qz_recipe_fields[i], path)) put_field(w, &qz_recipe_fields[i], catalog);
-    qz_json_end(w);
-    qz_json_begin_array(w, "required");
-    for (size_t i = 0; i < qz_recipe_field_count; i++)
-        if (qz_field_is_in(&qz_recipe_fields[i], path) && qz_recipe_fields[i].required)
-            qz_json_put_string(w, NULL, qz_field_key(&qz_recipe_fields[i]));
+    for (size_t i = 0; i < qz_recipe_field_count; i++) {
+        const qz_field *f = &qz_recipe_fields[i];
+        bool nested = change && f->type == QZ_FIELD_OUTPUTS;
+        if (qz_field_is_in(f, path) && !nested) put_field(w, f, catalog, change);
+    }
     qz_json_end(w);
     qz_json_put_bool(w, "additionalProperties", false);
+}
+
+static void put_object_type(qz_json_writer *w, const char *path, const qz_recipe_catalog *catalog, bool change)
+{
+    put_properties(w, path, catalog, change);
+    put_required(w, path, change);
+}
+
+/* A recipe with outputs says of itself only what they do not say. */
+static void put_root(qz_json_writer *w, const qz_recipe_catalog *catalog)
+{
+    put_properties(w, "", catalog, false);
+    qz_json_begin_object(w, "if");
+    qz_json_put_raw(w, "required", "[ \"outputs\" ]");
+    qz_json_end(w);
+    qz_json_begin_object(w, "then");
+    qz_json_put_raw(w, "required", "[ \"version\" ]");
+    qz_json_end(w);
+    qz_json_begin_object(w, "else");
+    put_required(w, "", false);
+    qz_json_end(w);
+}
+
+static void put_definitions(qz_json_writer *w, const qz_recipe_catalog *catalog)
+{
+    qz_json_begin_object(w, "$defs");
+    put_definition(w, catalog->transforms);
+    put_definition(w, catalog->ranges);
+    put_definition(w, catalog->solvers);
+    put_definition(w, catalog->observers);
+    put_definition(w, catalog->containers);
+    qz_json_begin_object(w, "override");
+    put_object_type(w, "overrides", catalog, false);
+    qz_json_end(w);
+    qz_json_begin_object(w, "output");
+    put_object_type(w, "", catalog, true);
+    qz_json_end(w);
+    qz_json_end(w);
 }
 
 static void put_schema(qz_json_writer *w, const qz_recipe_catalog *catalog)
@@ -211,13 +313,8 @@ static void put_schema(qz_json_writer *w, const qz_recipe_catalog *catalog)
     qz_json_begin_object(w, NULL);
     qz_json_put_string(w, "$schema", "https://json-schema.org/draft/2020-12/schema");
     qz_json_put_string(w, "title", "Quartz recipe");
-    put_object_type(w, "", catalog);
-    qz_json_begin_object(w, "$defs");
-    put_definition(w, catalog->transforms);
-    put_definition(w, catalog->ranges);
-    put_definition(w, catalog->solvers);
-    put_definition(w, catalog->containers);
-    qz_json_end(w);
+    put_root(w, catalog);
+    put_definitions(w, catalog);
     qz_json_end(w);
 }
 

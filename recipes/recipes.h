@@ -70,8 +70,8 @@ typedef struct qz_recipe_activations {
 /* What some linears have instead: the base's values with the entry's own on top. */
 typedef struct qz_recipe_exception {
     qz_patterns match;
-    bool skip;
-    qz_recipe_weights weights;
+    bool skip;                 /* "skip": false empties weights.skip, so that what the base skips is quantized */
+    qz_recipe_weights weights; /* its skip is the base's or the entry's own */
     qz_recipe_activations activations;
 } qz_recipe_exception;
 
@@ -105,7 +105,9 @@ typedef struct qz_recipe {
     } kv_cache;
     qz_recipe_exception override[QZ_RECIPE_OVERRIDES];
     int overrides;
-    /* "outputs": each entry laid over the rest of the recipe (RFC 7396) is a recipe of its own; 0: this one is all. */
+    /* "outputs": each entry laid over the rest of the recipe (RFC 7396) is a recipe of its own; 0: this one is all.
+     * Model, backend, calibration, statistics and evaluate.data are the same in all; this one's members are those of
+     * the first. */
     struct qz_recipe *outputs[QZ_RECIPE_OUTPUTS];
     int output_count;
     struct {
@@ -143,7 +145,11 @@ QZ_NODISCARD qz_status qz_recipe_parse(qz_recipe **out, const char *text, size_t
                                        const qz_recipe_catalog *catalog, const qz_override *overrides, int count,
                                        qz_arena *arena);
 /* The scheme that `weights` describes; scale_type is what the container stores. */
+qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type);
 qz_scheme qz_recipe_scheme(const qz_recipe *r, qz_dtype scale_type);
+/* What applies to a module: the last override that matches it, else the recipe's own. False: it stays as it is. */
+bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_weights **weights,
+                      const qz_recipe_activations **activations);
 bool qz_patterns_match(const qz_patterns *p, const char *module);
 /* recipes/recipe.schema.json (JSON Schema draft 2020-12), in `arena`. */
 QZ_NODISCARD qz_status qz_recipe_schema(char **out, const qz_recipe_catalog *catalog, qz_arena *arena);

@@ -105,6 +105,22 @@ static void run_swiglu(const fixture *f)
     check_result(f, &all);
 }
 
+static void run_geglu(const fixture *f)
+{
+    qz_tensor all = output(f), y = flat(all), gate = flat(input(f, "gate")), up = flat(input(f, "up"));
+    check_ok(qz_op_geglu(f->backend, &y, &gate, &up));
+    check_result(f, &all);
+}
+
+static void run_softcap(const fixture *f)
+{
+    qz_tensor all = output(f), y = flat(all), x = flat(input(f, "x"));
+    const double cap = parameter(f, "cap", 0);
+    cr_assert(cap > 0, "%s has no cap", f->name);
+    check_ok(qz_op_softcap(f->backend, &y, &x, (float)cap));
+    check_result(f, &all);
+}
+
 static void run_linear(const fixture *f)
 {
     qz_tensor all = output(f), y = flat(all), x = flat(input(f, "x")), w = input(f, "w"), b = {0};
@@ -171,8 +187,9 @@ static void run_rope(const fixture *f)
 static const struct {
     const char *begins;
     void (*run)(const fixture *f);
-} operations[] = {{"rmsnorm", run_rmsnorm},     {"swiglu", run_swiglu}, {"linear", run_linear},
-                  {"embedding", run_embedding}, {"sdpa", run_sdpa},     {"rope_apply", run_rope}};
+} operations[] = {{"rmsnorm", run_rmsnorm},  {"swiglu", run_swiglu},   {"linear", run_linear},
+                  {"geglu_tanh", run_geglu}, {"softcap", run_softcap}, {"embedding", run_embedding},
+                  {"sdpa", run_sdpa},        {"rope_apply", run_rope}};
 
 static void run_file(fixture *f, const char *path, void (*run)(const fixture *f))
 {

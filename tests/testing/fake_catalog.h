@@ -19,18 +19,26 @@ static const qz_plugin fake_plain = {"plain", "smallest to largest", "", NULL};
 static const qz_plugin fake_shrink = {"shrink", "searches a smaller range", "", NULL};
 static const qz_plugin fake_nearest = {"nearest", "rounds to nearest", "", NULL};
 static const qz_plugin fake_careful = {"careful", "rounds with feedback", "", NULL};
+static const qz_option fake_tail_options[] = {
+    QZ_OPTION_NUMBER("share", 0.999, 0.5, 1, "what is kept"),
+    QZ_OPTION_END,
+};
+static const qz_plugin fake_extremes = {"extremes", "largest value", "", NULL};
+static const qz_plugin fake_tail = {"tail", "leaves a tail out", "", fake_tail_options};
 static const qz_plugin fake_box = {"box", "a layout", "", NULL};
 static const qz_plugin fake_here = {"here", "this machine", "", NULL};
 
 static const qz_plugin *const fake_transform_rows[] = {&fake_scaling, &fake_turning};
 static const qz_plugin *const fake_range_rows[] = {&fake_plain, &fake_shrink};
 static const qz_plugin *const fake_solver_rows[] = {&fake_nearest, &fake_careful};
+static const qz_plugin *const fake_observer_rows[] = {&fake_extremes, &fake_tail};
 static const qz_plugin *const fake_container_rows[] = {&fake_box};
 static const qz_plugin *const fake_backend_rows[] = {&fake_here};
 
 static const qz_plugins fake_transforms = {"transform", 2, fake_transform_rows};
 static const qz_plugins fake_ranges = {"range", 2, fake_range_rows};
 static const qz_plugins fake_solvers = {"solver", 2, fake_solver_rows};
+static const qz_plugins fake_observers = {"observer", 2, fake_observer_rows};
 static const qz_plugins fake_containers = {"container", 1, fake_container_rows};
 static const qz_plugins fake_backends = {"backend", 1, fake_backend_rows};
 
@@ -40,8 +48,8 @@ static inline bool fake_needs_statistics(const qz_plugins *list, int index)
 }
 
 static const qz_recipe_catalog fake_catalog = {
-    &fake_transforms, &fake_ranges, &fake_solvers,         &fake_containers,
-    &fake_backends,   &fake_ranges, fake_needs_statistics,
+    &fake_transforms, &fake_ranges,    &fake_solvers,         &fake_containers,
+    &fake_backends,   &fake_observers, fake_needs_statistics,
 };
 
 #define FAKE_RECIPE                                                                                                    \

@@ -195,6 +195,68 @@ static inline void kernel_run_swiglu(kernel_run *r)
     kernel_keep(r, &g);
 }
 
+/* T, F */
+static inline void kernel_run_geglu(kernel_run *r)
+{
+    qz_tensor g = kernel_matrix(r, r->dims[0], r->dims[1]), u = kernel_matrix(r, r->dims[0], r->dims[1]);
+    qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    kernel_spoil(&y);
+    check_ok(qz_op_geglu(r->backend, &y, &g, &u));
+    kernel_keep(r, &y);
+    check_ok(qz_op_geglu(r->backend, &g, &g, &u));
+    kernel_keep(r, &g);
+}
+
+/* T, F; a low cap, a high one, in place */
+static inline void kernel_run_softcap(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    kernel_spoil(&y);
+    check_ok(qz_op_softcap(r->backend, &y, &x, 0.5f));
+    kernel_keep(r, &y);
+    check_ok(qz_op_softcap(r->backend, &x, &x, 30));
+    kernel_keep(r, &x);
+}
+
+/* T, F */
+static inline void kernel_run_scale(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), y = kernel_matrix(r, r->dims[0], r->dims[1]);
+    kernel_spoil(&y);
+    check_ok(qz_op_scale(r->backend, &y, &x, 59.8665f));
+    kernel_keep(r, &y);
+    check_ok(qz_op_scale(r->backend, &x, &x, -0.25f));
+    kernel_keep(r, &x);
+}
+
+/* T, E, A; the first token's logits are all the same */
+static inline void kernel_run_route(kernel_run *r)
+{
+    const int64_t t = r->dims[0], a = r->dims[2];
+    qz_tensor logits = kernel_matrix(r, t, r->dims[1]), weight = kernel_matrix(r, t, a);
+    int32_t *expert = kernel_indices(r, t * a, r->dims[1]);
+    qz_tensor as_numbers = kernel_vector(r, QZ_F64, t * a);
+    for (int e = 0; e < r->dims[1]; e++) ((float *)logits.data)[e] = 2;
+    for (int i = 0; i < 2; i++) {
+        kernel_spoil(&weight);
+        check_ok(qz_op_route(r->backend, expert, &weight, &logits, i));
+        kernel_keep(r, &weight);
+        for (int64_t j = 0; j < t * a; j++) ((double *)as_numbers.data)[j] = expert[j];
+        kernel_keep(r, &as_numbers);
+    }
+}
+
+/* T, C, R: every (T / R)-th row of y */
+static inline void kernel_run_add_rows(kernel_run *r)
+{
+    qz_tensor y = kernel_matrix(r, r->dims[0], r->dims[1]), x = kernel_matrix(r, r->dims[2], r->dims[1]);
+    qz_tensor weight = kernel_vector(r, QZ_F32, r->dims[2]);
+    int32_t *rows = qz_arena_array(r->arena, int32_t, (size_t)r->dims[2]);
+    for (int i = 0; i < r->dims[2]; i++) rows[i] = i * (r->dims[0] / r->dims[2]);
+    check_ok(qz_op_add_rows(r->backend, &y, &x, rows, &weight));
+    kernel_keep(r, &y);
+}
+
 /* rows, cols */
 static inline void kernel_run_add(kernel_run *r)
 {
@@ -347,6 +409,11 @@ static const kernel_case kernel_cases[] = {
       {1, 67, 401, 3, 3, 24},
       {1, 300, 300, 2, 1, 64}}},
     {"swiglu", kernel_run_swiglu, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"geglu", kernel_run_geglu, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"softcap", kernel_run_softcap, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"scale", kernel_run_scale, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"route", kernel_run_route, 0, {{1, 1, 1}, {7, 4, 2}, {300, 128, 8}, {65, 5, 5}}},
+    {"add_rows", kernel_run_add_rows, 0, {{1, 1, 1}, {9, 13, 4}, {600, 130, 150}, {300, 64, 300}}},
     {"add", kernel_run_add, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
     {"gram", kernel_run_gram, TOL_KERNEL_SUM, {{1, 1}, {18, 40}, {131, 257}, {1100, 97}, {64, 600}}},
     {"channel_stats", kernel_run_channel_stats, 0, {{1, 1}, {18, 40}, {131, 257}, {1100, 97}, {3, 5000}}},

@@ -11,6 +11,7 @@
 #define TOL_KERNEL_ROUNDING 3e-7 /* of the largest value; a few fp32 roundings against ref's single one */
 #define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
+#define TOL_TANH_ULP 1.5         /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
 #define TOL_FOLD 5e-5            /* of the output's rms; one fp32 product and quotient more for each weight */
 #define TOL_LAYER_ERROR 1e-4     /* relative; fp32 products of K terms against double ones, and of small differences */
@@ -19,5 +20,8 @@
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */
 #define TOL_GRAM 1e-5            /* of the sum of magnitudes; fp32 sums over tokens, in another order when split */
+#define TOL_MIDPOINT 1e-6        /* of a block's largest; golden/README.md, bnb_4bit: codes within it of a midpoint */
+#define TOL_DYNAMIC_MAP 5e-5     /* of a block's largest; golden/README.md, bnb_4bit: how far the library is off nearest */
+#define TOL_SCALE_RESTORED 1e-6  /* relative; the library's mean is an fp32 sum, ours a double one */
 
 #endif

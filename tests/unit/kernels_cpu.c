@@ -79,6 +79,33 @@ Test(kernels_cpu, swiglu_of_extreme_gates)
     }
 }
 
+Test(kernels_cpu, tanh_is_within_its_bound)
+{
+    double worst = 0;
+    for (uint32_t bits = 0; bits < 0x41200000; bits += 173) { /* 0 .. 10 */
+        const float x = qz_float_from_bits(bits);
+        const double error = ulps(qz_fast_tanh(x), tanh((double)x));
+        cr_assert(error <= TOL_TANH_ULP, "tanh(%.9g) = %.9g: %.2f ulp", x, qz_fast_tanh(x), error);
+        cr_assert(qz_fast_tanh(-x) == -qz_fast_tanh(x));
+        worst = fmax(worst, error);
+    }
+    cr_log_info("tanh: %.3f ulp", worst);
+    cr_assert(qz_fast_tanh(INFINITY) == 1 && qz_fast_tanh(-1e30f) == -1 && isnan(qz_fast_tanh(NAN)));
+}
+
+Test(kernels_cpu, geglu_of_extreme_gates)
+{
+    float gate[] = {0, -0.0f, 30, -30, -1e4f, 1e4f, 1e30f, -1e30f, INFINITY, NAN}, y[10], up[10];
+    for (int i = 0; i < 10; i++) up[i] = 1;
+    qz_tensor g = qz_tensor_2d(gate, QZ_F32, 1, 10), u = qz_tensor_2d(up, QZ_F32, 1, 10),
+              out = qz_tensor_2d(y, QZ_F32, 1, 10);
+    for (size_t b = 0; b < 2; b++) {
+        check_ok(qz_op_geglu(qz_backend_at(b), &out, &g, &u));
+        cr_assert(y[0] == 0 && y[1] == 0 && y[2] == 30 && y[3] == 0 && y[4] == 0 && y[5] == 1e4f);
+        cr_assert(y[6] == 1e30f && y[7] == 0 && isinf(y[8]) && isnan(y[9]), "%g %g %g", y[6], y[7], y[8]);
+    }
+}
+
 Test(kernels_cpu, attention_of_large_scores_stays_finite)
 {
     static float q[400], k[400], v[400], y[400];

@@ -41,6 +41,11 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(rope, &t, &t, &t, index_of)
     REFUSED(attention, &t, &t, &t, &t, 1, 0, 0)
     REFUSED(swiglu, &t, &t, &t)
+    REFUSED(geglu, &t, &t, &t)
+    REFUSED(softcap, &t, &t, 1)
+    REFUSED(scale, &t, &t, 1)
+    REFUSED(route, index_of, &t, &t, false)
+    REFUSED(add_rows, &t, &t, index_of, &t)
     REFUSED(add, &t, &t)
     REFUSED(gram, &t, &t)
     REFUSED(channel_stats, &t, &t, &t)
@@ -127,6 +132,33 @@ Test(kernels_ops, attention_and_rope_rules)
     check_fails(QZ_SHAPE, "3 query heads do not divide into 2", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
     qz_tensor x = qz_tensor_3d(buffer, QZ_F32, 1, 1, 5), cos = matrix(1, 2);
     check_fails(QZ_SHAPE, "heads of 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+}
+
+Test(kernels_ops, routing_and_caps)
+{
+    qz_tensor logits = matrix(3, 4), weight = matrix(3, 5), y = matrix(3, 4), w = qz_tensor_1d(buffer, QZ_F32, 3);
+    check_fails(QZ_SHAPE, "5 experts for a token, but there are 4",
+                qz_op_route(ref(), index_of, &weight, &logits, false));
+    weight = matrix(3, 4);
+    check_fails(QZ_ARG, "expert has no data", qz_op_route(ref(), NULL, &weight, &logits, false));
+    index_of[0] = 0, index_of[1] = 2, index_of[2] = 2;
+    check_fails(QZ_ARG, "rows[2] is 2 after 2", qz_op_add_rows(ref(), &y, &logits, index_of, &w));
+    index_of[2] = 3;
+    check_fails(QZ_ARG, "rows[2] is 3", qz_op_add_rows(ref(), &y, &logits, index_of, &w));
+    check_fails(QZ_ARG, "the cap is 0", qz_op_softcap(ref(), &y, &logits, 0));
+    check_fails(QZ_ARG, "the cap is nan", qz_op_softcap(ref(), &y, &logits, NAN));
+}
+
+/* Every index is one of the experts, also where a logit is not a number. */
+Test(kernels_ops, routing_of_nan_stays_in_range)
+{
+    float z[8] = {NAN, 1, 3, 2, NAN, NAN, NAN, NAN}, p[4];
+    qz_tensor logits = qz_tensor_2d(z, QZ_F32, 2, 4), weight = qz_tensor_2d(p, QZ_F32, 2, 2);
+    for (size_t b = 0; b < 2; b++) {
+        check_ok(qz_op_route(qz_backend_at(b), index_of, &weight, &logits, true));
+        for (int i = 0; i < 4; i++) cr_assert(index_of[i] >= 0 && index_of[i] < 4);
+        cr_assert(index_of[0] != index_of[1] && index_of[2] != index_of[3]);
+    }
 }
 
 Test(kernels_ops, rounding_rules)

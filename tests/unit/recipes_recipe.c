@@ -156,7 +156,7 @@ Test(recipe, out_of_range)
     check_fails(QZ_ARG, "from 0 to 1000000", with(&r, "calibration.samples", "-1"));
     check_fails(QZ_ARG, "from 2 to 1000000", with(&r, "calibration.sequence_length", "1"));
     check_fails(QZ_ARG, "calibration.seed: found", with(&r, "calibration.seed", "1e30"));
-    check_fails(QZ_ARG, "weights.group: found 0, expected a positive integer or \"channel\"",
+    check_fails(QZ_ARG, "weights.group: found 0, expected a positive integer, \"channel\"",
                 with(&r, "weights.group", "0"));
     check_fails(QZ_ARG, "weights.group: found \"row\"", with(&r, "weights.group", "row"));
     check_fails(QZ_ARG, "transforms.0.grid: found 1, expected an integer from 2 to 100",
@@ -209,7 +209,7 @@ Test(recipe, impossible_combinations)
     snprintf(full, sizeof full, text, ", \"symmetric\": false");
     check_fails(QZ_ARG, "weights.symmetric: found false, but fp8_e4m3 has no zero points", parse(&r, full));
     snprintf(full, sizeof full, text, ", \"group\": 128");
-    check_fails(QZ_ARG, "weights.group: found 128, but fp8_e4m3 takes one scale a row", parse(&r, full));
+    check_fails(QZ_ARG, "weights.group: found 128, but fp8_e4m3 takes \"channel\"", parse(&r, full));
     snprintf(full, sizeof full, text, ", \"range\": \"shrink\"");
     check_fails(QZ_ARG, "weights.range: the range \"shrink\" needs statistics", parse(&r, full));
     snprintf(full, sizeof full, text, ", \"solver\": \"careful\"");

@@ -52,7 +52,8 @@ Test(schema, is_json_and_says_what_the_table_says)
     cr_assert_eq(qz_json_double(follow(scaling, "properties/grid/maximum")), 100);
     cr_assert_eq(qz_json_double(follow(scaling, "properties/damp/default")), 0.25);
     cr_assert_str_eq(qz_json_text(follow(scaling, "properties/norm/default")), "max");
-    cr_assert_eq(qz_json_count(qz_json_get(root, "required")), 5);
+    cr_assert_eq(qz_json_count(follow(root, "else/required")), 5);
+    cr_assert_eq(qz_json_count(follow(root, "then/required")), 1);
     cr_assert_not(qz_json_true(qz_json_get(root, "additionalProperties")));
     qz_json_close(doc);
 }
@@ -68,7 +69,7 @@ Test(schema, reference_lists_keys_and_options)
 {
     char *text;
     check_ok(qz_recipe_reference(&text, &fake_catalog, arena));
-    cr_assert(strstr(text, "| `weights.group` | positive integer or `\"channel\"` | `\"channel\"` |"), "%s", text);
+    cr_assert(strstr(text, "| `weights.group` | positive integer, `\"channel\"`, `\"tensor\"`, `\"block\"` | `\"channel\"` |"), "%s", text);
     cr_assert(strstr(text, "| `model` | text | required |"), "%s", text);
     cr_assert(strstr(text, "- `grid` (integer, 2 to 100, default 20): points of the search"), "%s", text);
     cr_assert(strstr(text, "`\"scaling\"`: moves scales (Someone 2023, eq. 4)"), "%s", text);
