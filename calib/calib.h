@@ -56,11 +56,6 @@ typedef struct qz_plan {
     double bits_per_weight;
 } qz_plan;
 
-/* Needs no calibration data. QZ_MEMORY or QZ_IO when the machine cannot hold it, saying what to change; the plan is
- * filled in all the same. */
-QZ_NODISCARD qz_status qz_calib_plan(qz_plan *out, const qz_recipe *recipe, const qz_model *model,
-                                     const qz_export_plan *export_plan, double gflops);
-
 /* ---- the run ---- */
 
 /* Fills the export plan from the model and the recipe; checks groups and the container (can_express). */
@@ -82,6 +77,10 @@ typedef struct qz_calib_args {
     int outputs;
     qz_progress *progress;
 } qz_calib_args;
+
+/* Needs neither windows nor folders. QZ_MEMORY or QZ_IO when the machine cannot hold it, saying what to change; the plan
+ * is filled in all the same. */
+QZ_NODISCARD qz_status qz_calib_plan(qz_plan *out, const qz_calib_args *args, double gflops);
 
 /* Do the inputs of a layer come from the already quantized layers before it? One output may say so, or leave it to us;
  * several, or statistics from a file, describe the original model. */

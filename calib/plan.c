@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "calib/gather.h"
 #include "calib/run.h"
+#include "calib/target.h"
 #include "eval/eval.h"
 
 /* Beside the named tiers: code, libraries, thread stacks, BLAS buffers. */
@@ -18,16 +19,35 @@ static void tier(qz_plan *p, const char *name, uint64_t bytes)
     p->memory_bytes += bytes;
 }
 
-static uint64_t stats_bytes(const qz_model *m)
+static uint64_t stats_bytes(const qz_model *m, qz_stats_wants wants)
 {
     uint64_t most = 0;
     for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++) {
         uint64_t sum = 0;
         for (int i = 0; i < qz_model_inputs(m, layer); i++)
-            sum += qz_stats_bytes(qz_model_input_width(m, layer, i), (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR});
+            sum += qz_stats_bytes(qz_model_input_width(m, layer, i), wants);
         if (sum > most) most = sum;
     }
     return most;
+}
+
+static qz_stats_wants wants_of(const qz_calib_args *a)
+{
+    qz_stats_wants all = {0};
+    for (int i = 0; i < a->outputs; i++) {
+        const qz_stats_wants wants = qz_target_wants(&a->output[i]);
+        if (wants.reservoir > all.reservoir) all.reservoir = wants.reservoir;
+        all.histogram |= wants.histogram;
+    }
+    return all;
+}
+
+/* Does an output before the last re-express statistics that others need as they are? */
+static bool copies_statistics(const qz_calib_args *a)
+{
+    for (int i = 0; i + 1 < a->outputs; i++)
+        if (a->output[i].recipe->transforms) return true;
+    return false;
 }
 
 /* The widest linear's codes, words for the container, and tiles of the search. */
@@ -76,21 +96,26 @@ static int64_t evaluation_windows(const qz_recipe *r)
     return r->evaluate.windows ? r->evaluate.windows : 64;
 }
 
-static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
+static void plan_memory(qz_plan *p, const qz_calib_args *a)
 {
+    const qz_recipe *r = a->output[0].recipe;
+    const qz_model *m = a->model;
+    const uint64_t statistics = stats_bytes(m, wants_of(a));
     const qz_model_config *c = qz_model_config_of(m);
     int64_t samples = samples_of(r), tokens = samples * r->calibration.sequence_length;
     uint64_t stream = qz_stream_bytes(c, samples, r->calibration.sequence_length, r->calibration.activations);
     uint64_t element = (uint64_t)qz_dtype_bits(r->calibration.activations) / 8;
     tier(p, "one layer's weights, fp32", qz_model_layer_bytes(m));
-    tier(p, "its statistics", stats_bytes(m));
+    tier(p, "its statistics", statistics);
+    if (copies_statistics(a)) tier(p, "a copy of them for outputs with transforms", statistics);
+    if (a->outputs > 1) tier(p, "the weights again for further outputs", qz_model_layer_bytes(m));
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(m));
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
-        uint64_t evaluation = qz_eval_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
+        uint64_t evaluation = qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
         if (evaluation > p->memory_bytes) {
             p->rows = 0;
             p->memory_bytes = 0;
@@ -98,32 +123,42 @@ static void plan_memory(qz_plan *p, const qz_recipe *r, const qz_model *m)
         }
     }
     p->bound_bytes =
-        qz_model_layer_bytes(m) + stats_bytes(m) + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
+        qz_model_layer_bytes(m) + statistics + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
 }
 
-/* Bytes that the checkpoint will have, and bits per quantized weight. */
-static void plan_disk(qz_plan *p, const qz_model *m, const qz_export_plan *e)
+typedef struct weight_bits {
+    double bits, weights; /* of quantized linears */
+} weight_bits;
+
+static weight_bits bits_of(const qz_export_plan *e)
 {
-    const qz_ckpt *source = qz_model_ckpt(m);
-    double bits = 0, weights = 0;
+    weight_bits b = {0};
     for (size_t i = 0; i < e->linears; i++) {
         const qz_export_linear *l = &e->linear[i];
         double count = (double)l->n * (double)l->k;
         if (!l->quantized) continue;
-        weights += count;
-        bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
+        b.weights += count;
+        b.bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
     }
+    return b;
+}
+
+/* Bytes that the checkpoints will have, and bits per quantized weight of the first. */
+static void plan_disk(qz_plan *p, const qz_calib_args *a)
+{
+    const qz_ckpt *source = qz_model_ckpt(a->model);
     double elements = 0;
     for (size_t i = 0; i < qz_ckpt_count(source); i++)
         elements += (double)qz_tensor_count(&qz_ckpt_at(source, i)->view);
-    double plain = elements - weights;
-    p->bits_per_weight = weights > 0 ? bits / weights : 0;
     p->source_bytes = qz_ckpt_bytes(source);
-    p->disk_bytes = (uint64_t)((bits + plain * qz_dtype_bits(e->plain_type)) / 8);
+    for (int i = 0; i < a->outputs; i++) {
+        const qz_export_plan *e = a->output[i].plan;
+        const weight_bits b = bits_of(e);
+        p->disk_bytes += (uint64_t)((b.bits + (elements - b.weights) * qz_dtype_bits(e->plain_type)) / 8);
+        if (i == 0) p->bits_per_weight = b.weights > 0 ? b.bits / b.weights : 0;
+    }
 }
 
-/* Floating-point operations of the run. What counts: two forwards (the last linear of the first and the last layer of
- * the second left out), the Gram matrices, the search (two exact scores each), and the evaluations. */
 typedef struct flops {
     double look, all, gram, search; /* search: in all; the others: a token */
 } flops;
@@ -150,19 +185,24 @@ static flops layer_flops(const qz_model *m, int layer)
     return f;
 }
 
-static double count_flops(const qz_recipe *r, const qz_model *m)
+/* Floating-point operations of the run. What counts: the forwards (the last linear of a look and the last layer of a
+ * second pass left out), the Gram matrices, the search of every output (two exact scores each), and the evaluations. */
+static double count_flops(const qz_calib_args *args)
 {
-    const qz_model_config *c = qz_model_config_of(m);
+    const qz_recipe *r = args->output[0].recipe;
+    const qz_model_config *c = qz_model_config_of(args->model);
     const double length = (double)r->calibration.sequence_length, tokens = (double)samples_of(r) * length;
     const double windows = r->evaluate.wanted ? (double)evaluation_windows(r) : 0;
-    const double scored = (double)r->evaluate.sequence_length;
+    const double scored = (double)r->evaluate.sequence_length, models = 1 + args->outputs;
     const double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
-    double sum = 2 * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
+    const bool twice = qz_calib_propagates_quantized(args);
+    double sum = models * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
     for (int i = 0; i < (int)c->layers; i++) {
-        const flops f = layer_flops(m, i);
-        sum += tokens * (f.look + attention * length + f.gram) + (samples_of(r) ? f.search : 0);
-        if (i + 1 < (int)c->layers) sum += tokens * (f.all + attention * length);
-        sum += 2 * windows * scored * (f.all + attention * scored);
+        const flops f = layer_flops(args->model, i);
+        const double look = twice || i + 1 == (int)c->layers ? f.look : f.all;
+        sum += tokens * (look + attention * length + f.gram) + (samples_of(r) ? args->outputs * f.search : 0);
+        if (twice && i + 1 < (int)c->layers) sum += tokens * (f.all + attention * length);
+        sum += models * windows * scored * (f.all + attention * scored);
     }
     return sum;
 }
@@ -181,13 +221,13 @@ static qz_status judge(const qz_plan *p, const qz_recipe *r)
     return QZ_OK;
 }
 
-qz_status qz_calib_plan(qz_plan *out, const qz_recipe *recipe, const qz_model *model, const qz_export_plan *export_plan,
-                        double gflops)
+qz_status qz_calib_plan(qz_plan *out, const qz_calib_args *args, double gflops)
 {
+    const qz_recipe *recipe = args->output[0].recipe;
     memset(out, 0, sizeof *out);
-    plan_memory(out, recipe, model);
-    plan_disk(out, model, export_plan);
-    out->flops = count_flops(recipe, model);
+    plan_memory(out, args);
+    plan_disk(out, args);
+    out->flops = count_flops(args);
     out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
     QZ_TRY(qz_disk_free(recipe->output, &out->disk_free));
     return judge(out, recipe);

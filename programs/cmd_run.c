@@ -1,5 +1,5 @@
-/* qcal run: recipe -> model -> plan -> windows -> perplexity before -> calibrated checkpoint in OUTPUT.partial, read
- * back -> perplexity after -> report.json -> OUTPUT. */
+/* qcal run: recipe -> model -> plan -> windows -> perplexity before -> calibrated checkpoints in OUTPUT.partial, read
+ * back -> perplexity after -> report.json -> OUTPUT, for each output. */
 #include <string.h>
 
 #include "base/file.h"
@@ -10,36 +10,57 @@
 #include "programs/run_result.h"
 #include "programs/signals.h"
 
+/* What the run does for one checkpoint. */
+typedef struct made {
+    qz_report *report;
+    size_t notes_told;
+    qz_output *output;
+    qz_run_result result;
+    char *text; /* of report.json */
+} made;
+
 typedef struct run {
     qz_cli *cli;
     qz_job job;
     qz_windows calibration, evaluation;
     qz_terminal terminal;
     qz_progress *progress;
-    qz_report *report;
-    size_t notes_told;
-    qz_output *output;
-    qz_run_result result;
+    made made[QZ_RECIPE_OUTPUTS];
+    int outputs;
+    qz_perplexity original;
+    qz_weight_count before;
+    uint64_t source_folder_bytes;
 } run;
 
-/* Notes of the report that were not printed yet. */
-static void tell_notes(run *r)
+/* ---- messages ---- */
+
+static void tell(run *r, const char *warning)
 {
-    for (; r->notes_told < qz_report_notes(r->report); r->notes_told++) {
-        qz_severity severity;
-        const char *note = qz_report_note_at(r->report, r->notes_told, &severity);
-        if (severity != QZ_WARN) continue;
-        qz_terminal_clear(&r->terminal);
-        fprintf(r->cli->err, "qcal: warning: %s\n", note);
-    }
+    qz_terminal_clear(&r->terminal);
+    fprintf(r->cli->err, "qcal: warning: %s\n", warning);
 }
 
-/* Warnings are printed when they come, and kept for report.json. */
+/* Notes of the reports that were not printed yet. */
+static void tell_notes(run *r)
+{
+    for (int i = 0; i < r->outputs; i++)
+        for (made *m = &r->made[i]; m->notes_told < qz_report_notes(m->report); m->notes_told++) {
+            qz_severity severity;
+            const char *note = qz_report_note_at(m->report, m->notes_told, &severity);
+            if (severity == QZ_WARN) tell(r, note);
+        }
+}
+
+/* Warnings are printed when they come, and kept for every report.json. */
 static void on_warning(void *context, const char *message)
 {
     run *r = context;
-    qz_report_note(r->report, QZ_WARN, "%s", message);
     tell_notes(r);
+    tell(r, message);
+    for (int i = 0; i < r->outputs; i++) {
+        qz_report_note(r->made[i].report, QZ_WARN, "%s", message);
+        r->made[i].notes_told = qz_report_notes(r->made[i].report);
+    }
 }
 
 static int on_progress(void *context, const qz_progress_state *state)
@@ -48,6 +69,8 @@ static int on_progress(void *context, const qz_progress_state *state)
     tell_notes(r);
     return qz_terminal_progress(&r->terminal, state);
 }
+
+/* ---- texts ---- */
 
 static qz_status load_calibration(run *r)
 {
@@ -85,115 +108,163 @@ static qz_status load_texts(run *r)
     return qz_signals_check();
 }
 
+/* ---- work ---- */
+
 static qz_status evaluate_original(run *r)
 {
-    QZ_TRY(qz_session_count(&r->result.before, &r->job.session));
-    QZ_TRY(qz_folder_bytes(&r->result.source_folder_bytes, r->job.recipe->model));
+    QZ_TRY(qz_session_count(&r->before, &r->job.session));
+    QZ_TRY(qz_folder_bytes(&r->source_folder_bytes, r->job.recipe->model));
     if (!r->job.recipe->evaluate.wanted) return QZ_OK;
-    return qz_eval_perplexity(&r->result.original, r->job.session.model, &r->evaluation, r->progress);
-}
-
-/* On the folder that was written, opened anew. */
-static qz_status evaluate_written(run *r)
-{
-    qz_session written;
-    const char *folder = qz_output_work(r->output);
-    QZ_TRY(qz_session_open_weights(&written, folder, r->job.recipe->backend, r->job.pass_through, r->cli->arena));
-    qz_status status = qz_session_count(&r->result.after, &written);
-    if (status == QZ_OK && r->job.recipe->evaluate.wanted) {
-        status = qz_eval_perplexity(&r->result.quantized, written.model, &r->evaluation, r->progress);
-        r->result.evaluated = status == QZ_OK;
-    }
-    qz_session_close(&written);
-    QZ_TRY(status);
-    return qz_folder_bytes(&r->result.folder_bytes, folder);
-}
-
-static qz_verdict judge(const run *r)
-{
-    double limit = r->job.recipe->evaluate.accept_perplexity_ratio;
-    if (!r->result.evaluated || limit == 0) return QZ_NOT_JUDGED;
-    return qz_run_ratio(&r->result) <= limit ? QZ_ACCEPTED : QZ_NOT_ACCEPTED;
+    return qz_eval_perplexity(&r->original, r->job.session.model, &r->evaluation, r->progress);
 }
 
 static qz_status calibrate(run *r)
 {
-    const qz_calib_output output = {
-        .recipe = r->job.recipe, .plan = &r->job.export_plan, .folder = qz_output_work(r->output), .report = r->report};
+    qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
+    for (int i = 0; i < r->outputs; i++)
+        outputs[i] = (qz_calib_output){.recipe = r->job.output[i].recipe,
+                                       .plan = &r->job.output[i].plan,
+                                       .folder = qz_output_work(r->made[i].output),
+                                       .report = r->made[i].report};
     const qz_calib_args args = {.model = r->job.session.model,
                                 .windows = &r->calibration,
-                                .output = &output,
-                                .outputs = 1,
+                                .output = outputs,
+                                .outputs = r->outputs,
                                 .progress = r->progress};
     return qz_calib_run(&args);
 }
 
-static qz_status write_report(run *r, char **text)
+/* On the folder that was written, opened anew. */
+static qz_status evaluate_written(run *r, int number)
+{
+    qz_session written;
+    const qz_job_output *o = &r->job.output[number];
+    qz_run_result *result = &r->made[number].result;
+    const char *folder = qz_output_work(r->made[number].output);
+    QZ_TRY(qz_session_open_weights(&written, folder, o->recipe->backend, o->pass_through, r->cli->arena));
+    qz_status status = qz_session_count(&result->after, &written);
+    if (status == QZ_OK && o->recipe->evaluate.wanted) {
+        status = qz_eval_perplexity(&result->quantized, written.model, &r->evaluation, r->progress);
+        result->evaluated = status == QZ_OK;
+    }
+    qz_session_close(&written);
+    QZ_TRY(status);
+    return qz_folder_bytes(&result->folder_bytes, folder);
+}
+
+static qz_verdict judge(const qz_run_result *result)
+{
+    const double limit = result->recipe->evaluate.accept_perplexity_ratio;
+    if (!result->evaluated || limit == 0) return QZ_NOT_JUDGED;
+    return qz_run_ratio(result) <= limit ? QZ_ACCEPTED : QZ_NOT_ACCEPTED;
+}
+
+static qz_status write_report(run *r, made *m)
 {
     tell_notes(r);
     qz_terminal_clear(&r->terminal);
-    QZ_TRY(qz_run_report(text, &r->result, r->cli->arena));
-    char *path = qz_path_join(r->cli->arena, qz_output_work(r->output), "report.json");
+    QZ_TRY(qz_run_report(&m->text, &m->result, r->cli->arena));
+    char *path = qz_path_join(r->cli->arena, qz_output_work(m->output), "report.json");
     if (!path) return qz_arena_failed(r->cli->arena);
-    return qz_file_write(path, *text, strlen(*text));
+    return qz_file_write(path, m->text, strlen(m->text));
 }
 
-/* Everything between the plan and the moment when OUTPUT appears. */
-static qz_status work(run *r, char **report, double began)
+static void fill_result(run *r, int number, double began)
+{
+    qz_run_result *result = &r->made[number].result;
+    result->job = &r->job;
+    result->recipe = r->job.output[number].recipe;
+    result->report = r->made[number].report;
+    result->terminal = &r->terminal;
+    result->progress = r->progress;
+    result->original = r->original;
+    result->before = r->before;
+    result->source_folder_bytes = r->source_folder_bytes;
+    result->calibration_hash = r->calibration.hash;
+    result->evaluation_hash = r->evaluation.hash;
+    result->verdict = judge(result);
+    result->seconds = qz_seconds() - began;
+}
+
+/* Everything between the plan and the moment when the outputs appear. */
+static qz_status work(run *r, double began)
 {
     QZ_TRY(load_texts(r));
     QZ_TRY(evaluate_original(r));
     QZ_TRY(calibrate(r));
-    QZ_TRY(evaluate_written(r));
+    for (int i = 0; i < r->outputs; i++) {
+        r->made[i].result.recipe = r->job.output[i].recipe;
+        QZ_TRY(evaluate_written(r, i));
+    }
     QZ_TRY(qz_signals_check());
-    r->result.verdict = judge(r);
-    r->result.calibration_hash = r->calibration.hash;
-    r->result.evaluation_hash = r->evaluation.hash;
     qz_memory_use_sample(&r->terminal.memory);
-    r->result.seconds = qz_seconds() - began;
-    return write_report(r, report);
+    for (int i = 0; i < r->outputs; i++) {
+        fill_result(r, i, began);
+        QZ_TRY(write_report(r, &r->made[i]));
+    }
+    return QZ_OK;
 }
 
-static qz_status finish(run *r, const char *report, int *exit_code)
+static qz_status tell_result(run *r, made *m, int *exit_code)
 {
-    qz_output *output = r->output;
-    r->output = NULL;
-    QZ_TRY(qz_output_commit(output));
     if (r->cli->json)
-        fputs(report, r->cli->out);
+        fputs(m->text, r->cli->out);
     else
-        QZ_TRY(qz_run_print(&r->result, r->cli));
-    if (r->result.verdict != QZ_NOT_ACCEPTED) return QZ_OK;
+        QZ_TRY(qz_run_print(&m->result, r->cli));
+    if (m->result.verdict != QZ_NOT_ACCEPTED) return QZ_OK;
     *exit_code = QZ_EXIT_NOT_ACCEPTED;
     fprintf(r->cli->err, "qcal: not accepted: perplexity ratio %.4f is above the recipe's limit %g\n",
-            qz_run_ratio(&r->result), r->job.recipe->evaluate.accept_perplexity_ratio);
+            qz_run_ratio(&m->result), m->result.recipe->evaluate.accept_perplexity_ratio);
+    return QZ_OK;
+}
+
+static qz_status finish(run *r, int *exit_code)
+{
+    for (int i = 0; i < r->outputs; i++) {
+        qz_output *output = r->made[i].output;
+        r->made[i].output = NULL;
+        QZ_TRY(qz_output_commit(output));
+        QZ_TRY(tell_result(r, &r->made[i], exit_code));
+    }
+    return QZ_OK;
+}
+
+/* ---- opening and closing ---- */
+
+static qz_status open_outputs(run *r)
+{
+    for (int i = 0; i < r->outputs; i++)
+        QZ_TRY(qz_output_open(&r->made[i].output, r->job.output[i].recipe->output, r->cli->overwrite));
     return QZ_OK;
 }
 
 static qz_status run_job(run *r, int *exit_code, double began)
 {
-    char *report;
     bool show_plan = !r->cli->quiet && !r->cli->json;
     if (show_plan) QZ_TRY(qz_job_print_plan(&r->job, r->cli));
     QZ_TRY(qz_job_fits(&r->job));
     qz_progress_book(r->progress, "plan", qz_seconds() - began);
-    QZ_TRY(qz_output_open(&r->output, r->job.recipe->output, r->cli->overwrite));
-    QZ_TRY(work(r, &report, began));
-    return finish(r, report, exit_code);
+    QZ_TRY(open_outputs(r));
+    QZ_TRY(work(r, began));
+    return finish(r, exit_code);
 }
 
-static qz_status run_with_report(run *r, int *exit_code)
+static qz_status open_reports(run *r)
+{
+    for (; r->outputs < r->job.outputs; r->outputs++) QZ_TRY(qz_report_new(&r->made[r->outputs].report));
+    return QZ_OK;
+}
+
+/* Warnings that come while the job is opened have no report yet: they are printed only, unless there is one output. */
+static qz_status run_with_job(run *r, int *exit_code)
 {
     double began = qz_seconds();
     qz_log_to(on_warning, r);
     QZ_TRY(qz_job_open(&r->job, r->cli));
-    r->result.job = &r->job;
-    r->result.report = r->report;
-    r->result.terminal = &r->terminal;
-    r->result.progress = r->progress;
-    qz_status status = run_job(r, exit_code, began);
+    qz_status status = open_reports(r);
+    if (status == QZ_OK) status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
-    qz_output_abandon(r->output);
+    for (int i = 0; i < r->outputs; i++) qz_output_abandon(r->made[i].output);
     qz_job_close(&r->job);
     return status;
 }
@@ -203,11 +274,12 @@ qz_status qz_cmd_run(qz_cli *cli, int *exit_code)
     run r = {.cli = cli, .terminal = qz_terminal_new(cli->err, cli->quiet)};
     *exit_code = QZ_EXIT_DONE;
     qz_signals_catch();
-    qz_status status = qz_report_new(&r.report);
+    qz_status status = qz_report_new(&r.made[0].report);
+    r.outputs = status == QZ_OK;
     if (status == QZ_OK) status = qz_progress_new(&r.progress, on_progress, &r);
-    if (status == QZ_OK) status = run_with_report(&r, exit_code);
+    if (status == QZ_OK) status = run_with_job(&r, exit_code);
     qz_log_to(NULL, NULL);
     qz_progress_free(r.progress);
-    qz_report_free(r.report);
+    for (int i = 0; i < r.outputs; i++) qz_report_free(r.made[i].report);
     return status;
 }

@@ -16,15 +16,40 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
     return qz_output_keeps(r->output, cli->argument[0]);
 }
 
-static qz_status make_plan(qz_job *job, qz_arena *arena)
+static qz_status collect_outputs(qz_job *job, const qz_recipe *recipe, const qz_cli *cli)
 {
-    const qz_backend *backend = job->session.backend;
-    QZ_TRY(qz_calib_export_plan(&job->export_plan, job->recipe, job->session.model, arena));
-    if (backend->warning && backend->warning()) qz_warn("%s", backend->warning());
-    QZ_TRY(qz_backend_measure(backend, seconds_of_measurement, &job->gflops));
-    job->plan_fits = qz_calib_plan(&job->plan, job->recipe, job->session.model, &job->export_plan, job->gflops);
+    job->outputs = recipe->output_count ? recipe->output_count : 1;
+    for (int i = 0; i < job->outputs; i++) {
+        qz_job_output *o = &job->output[i];
+        o->recipe = recipe->output_count ? recipe->outputs[i] : recipe;
+        o->pass_through = qz_pattern_list(&o->recipe->output_as.pass_through, cli->arena);
+        if (!o->pass_through) return qz_arena_failed(cli->arena);
+        QZ_TRY(check_output(o->recipe, cli));
+    }
+    job->recipe = job->output[0].recipe;
+    return QZ_OK;
+}
+
+static qz_status make_plans(qz_job *job, qz_arena *arena)
+{
+    qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
+    for (int i = 0; i < job->outputs; i++) {
+        qz_job_output *o = &job->output[i];
+        QZ_TRY_CTX(qz_calib_export_plan(&o->plan, o->recipe, job->session.model, arena), "%s", o->recipe->output);
+        outputs[i] = (qz_calib_output){.recipe = o->recipe, .plan = &o->plan};
+    }
+    const qz_calib_args args = {.model = job->session.model, .output = outputs, .outputs = job->outputs};
+    job->plan_fits = qz_calib_plan(&job->plan, &args, job->gflops);
     if (job->plan_fits != QZ_OK) qz_error_save(&job->plan_error, job->plan_fits);
     return QZ_OK;
+}
+
+static qz_status plan(qz_job *job, qz_arena *arena)
+{
+    const qz_backend *backend = job->session.backend;
+    if (backend->warning && backend->warning()) qz_warn("%s", backend->warning());
+    QZ_TRY(qz_backend_measure(backend, seconds_of_measurement, &job->gflops));
+    return make_plans(job, arena);
 }
 
 qz_status qz_job_open(qz_job *out, const qz_cli *cli)
@@ -32,12 +57,9 @@ qz_status qz_job_open(qz_job *out, const qz_cli *cli)
     qz_recipe *recipe;
     *out = (qz_job){0};
     QZ_TRY(qz_catalog_read_recipe(&recipe, cli));
-    out->recipe = recipe;
-    out->pass_through = qz_pattern_list(&recipe->output_as.pass_through, cli->arena);
-    if (!out->pass_through) return qz_arena_failed(cli->arena);
-    QZ_TRY(check_output(recipe, cli));
-    QZ_TRY(qz_session_open(&out->session, recipe->model, recipe->backend, out->pass_through, cli->arena));
-    qz_status status = make_plan(out, cli->arena);
+    QZ_TRY(collect_outputs(out, recipe, cli));
+    QZ_TRY(qz_session_open(&out->session, recipe->model, recipe->backend, out->output[0].pass_through, cli->arena));
+    qz_status status = plan(out, cli->arena);
     if (status != QZ_OK) qz_job_close(out);
     return status;
 }

@@ -5,11 +5,18 @@
 #include "programs/cli.h"
 #include "programs/session.h"
 
-typedef struct qz_job {
-    const qz_recipe *recipe;
-    qz_session session;
+/* One checkpoint that the recipe asks for. */
+typedef struct qz_job_output {
+    const qz_recipe *recipe; /* what concerns calibration is the same in all */
     const char *const *pass_through;
-    qz_export_plan export_plan;
+    qz_export_plan plan;
+} qz_job_output;
+
+typedef struct qz_job {
+    const qz_recipe *recipe; /* of the first output */
+    qz_session session;
+    qz_job_output output[QZ_RECIPE_OUTPUTS];
+    int outputs;
     qz_plan plan;
     double gflops;       /* of the backend here */
     qz_status plan_fits; /* QZ_OK, or why the machine cannot hold it, */

@@ -40,16 +40,26 @@ static void add_rest(qz_table *t, const qz_job *job)
     qz_table_set(t, 2, "estimate, from %.0f GFLOP/s measured", job->gflops);
 }
 
+/* The scheme of the first linear that is quantized; others differ only by overrides. */
+static void print_output(const qz_job_output *o, FILE *out)
+{
+    char scheme[96] = "nothing quantized";
+    for (size_t i = 0; i < o->plan.linears; i++) {
+        if (!o->plan.linear[i].quantized) continue;
+        qz_scheme_describe(&o->plan.linear[i].scheme, scheme, sizeof scheme);
+        break;
+    }
+    fprintf(out, "output  %s: %s, %s\n", o->recipe->output, o->recipe->output_as.container.name, scheme);
+}
+
 static void print_head(const qz_job *job, FILE *out)
 {
     const qz_model_config *c = qz_model_config_of(job->session.model);
-    char bytes[32], scheme[96];
-    qz_scheme s = qz_recipe_scheme(job->recipe, QZ_F16);
-    qz_scheme_describe(&s, scheme, sizeof scheme);
+    char bytes[32];
     fprintf(out, "model   %s: %s, %lld layers of %lld, vocabulary %lld, %s\n", job->recipe->model, c->family,
             (long long)c->layers, (long long)c->hidden, (long long)c->vocabulary,
             qz_text_bytes(bytes, qz_ckpt_bytes(job->session.ckpt)));
-    fprintf(out, "output  %s: %s, %s\n", job->recipe->output, job->recipe->output_as.container.name, scheme);
+    for (int i = 0; i < job->outputs; i++) print_output(&job->output[i], out);
     fprintf(out, "backend %s: %s, %d threads\n\n", job->session.backend->plugin.name, job->session.backend->describe(),
             qz_threads());
 }

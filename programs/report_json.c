@@ -11,7 +11,7 @@ enum { REPORT_VERSION = 1 };
 static void put_inputs(qz_json_writer *w, const qz_run_result *r)
 {
     char hash[33] = "";
-    const qz_recipe *recipe = r->job->recipe;
+    const qz_recipe *recipe = r->recipe;
     qz_json_begin_object(w, "inputs");
     qz_json_put_string(w, "model", recipe->model);
     qz_json_put_string(w, "model_hash", qz_ckpt_hash(r->job->session.ckpt, hash) == QZ_OK ? hash : NULL);
@@ -142,8 +142,8 @@ static void put_report(qz_json_writer *w, const qz_run_result *r)
     qz_json_put_string(w, "program", "qcal");
     qz_json_put_string(w, "version", QZ_VERSION);
     qz_json_put_int(w, "report_version", REPORT_VERSION);
-    qz_json_put_raw(w, "recipe", r->job->recipe->text);
-    qz_json_put_string(w, "recipe_hash", r->job->recipe->hash);
+    qz_json_put_raw(w, "recipe", r->recipe->text);
+    qz_json_put_string(w, "recipe_hash", r->recipe->hash);
     put_inputs(w, r);
     put_environment(w, r);
     put_result(w, r);

@@ -42,7 +42,7 @@ static void add_numbers(qz_table *t, const char *what, const char *note, double 
 static void add_quality(qz_table *t, const qz_run_result *r)
 {
     char note[128];
-    double limit = r->job->recipe->evaluate.accept_perplexity_ratio;
+    double limit = r->recipe->evaluate.accept_perplexity_ratio;
     int used = snprintf(note, sizeof note, "ratio %.4f", qz_run_ratio(r));
     if (r->verdict != QZ_NOT_JUDGED)
         snprintf(note + used, sizeof note - (size_t)used, ", %s (limit %g)",
@@ -93,6 +93,6 @@ qz_status qz_run_print(const qz_run_result *r, const qz_cli *cli)
     QZ_TRY(print_time(r, cli));
     fprintf(cli->out, "\npeak memory  %s anonymous, %s with mapped files\n",
             qz_text_bytes(a, r->terminal->memory.anonymous_peak), qz_text_bytes(b, r->terminal->memory.resident_peak));
-    fprintf(cli->out, "written to   %s\n", r->job->recipe->output);
+    fprintf(cli->out, "written to   %s\n", r->recipe->output);
     return QZ_OK;
 }

@@ -8,8 +8,10 @@
 
 typedef enum qz_verdict { QZ_NOT_JUDGED, QZ_ACCEPTED, QZ_NOT_ACCEPTED } qz_verdict;
 
+/* Of one output. */
 typedef struct qz_run_result {
     const qz_job *job;
+    const qz_recipe *recipe; /* the output's own */
     const qz_report *report;
     const qz_terminal *terminal;                    /* memory */
     const qz_progress *progress;                    /* phases */

@@ -3,11 +3,17 @@
 
 #include "testing/calib_case.h"
 
+static qz_status make_plan(qz_plan *out, const calib_case *c, double gflops)
+{
+    const qz_calib_output output = case_output(c, NULL);
+    return qz_calib_plan(out, &(qz_calib_args){.model = c->model, .output = &output, .outputs = 1}, gflops);
+}
+
 static qz_plan plan_of(calib_case *c)
 {
     qz_plan p;
     case_plan(c);
-    check_ok(qz_calib_plan(&p, c->recipe, c->model, &c->plan, 10.0));
+    check_ok(make_plan(&p, c, 10.0));
     return p;
 }
 
@@ -82,7 +88,7 @@ Test(plan, refuses_more_than_the_memory_and_says_what_to_change)
         "llama", (const char *[]){"calibration.samples=1000000", "calibration.sequence_length=1000000", NULL});
     qz_plan p;
     case_plan(&c);
-    check_fails(QZ_MEMORY, "calibration.samples", qz_calib_plan(&p, c.recipe, c.model, &c.plan, 10.0));
+    check_fails(QZ_MEMORY, "calibration.samples", make_plan(&p, &c, 10.0));
     cr_assert(strstr(qz_error_message(), "sequence_length") && strstr(qz_error_message(), "are available"), "%s",
               qz_error_message());
     cr_assert(p.memory_bytes > p.memory_available && p.memory_available > 0 && p.rows > 3, "the plan is not filled in");
@@ -100,7 +106,7 @@ Test(plan, refuses_a_disk_without_room)
     big.scheme.piece_cols = 1;
     c.plan.linear = &big;
     c.plan.linears = 1;
-    check_fails(QZ_IO, "choose another output", qz_calib_plan(&p, c.recipe, c.model, &c.plan, 0));
+    check_fails(QZ_IO, "choose another output", make_plan(&p, &c, 0));
     cr_assert(p.disk_bytes > p.disk_free && p.seconds == 0);
     case_close(&c);
 }
