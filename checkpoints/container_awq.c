@@ -165,7 +165,7 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
     static const int64_t usual[] = {32, 64, 128, 0};
     char found[120];
     qz_scheme_describe(&l->scheme, found, sizeof found);
-    if (l->scheme.format != QZ_FORMAT_INT4 || l->scheme.piece_rows != 1)
+    if (l->scheme.format != QZ_FORMAT_INT4 || l->scheme.piece_rows != 1 || l->scheme.flat || l->scheme.double_quant)
         qz_reasons_add(r, "%s: found %s; awq holds int4 with a scale for each output and group", l->module, found);
     /* A BF16 scale of usual size is a number of F16 too; write_scales refuses the others. */
     if (l->scheme.scale_type != QZ_F16 && l->scheme.scale_type != QZ_BF16)
@@ -174,6 +174,9 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
         qz_reasons_add(r, "%s: found %lld outputs; awq needs a multiple of 8", l->module, (long long)l->n);
     if (l->layer < 0)
         qz_reasons_add(r, "%s lies outside the decoder layers, where readers of awq expect plain weights: skip it",
+                       l->module);
+    if (l->ordered)
+        qz_reasons_add(r, "%s: its groups are to be ordered; awq has no place for the order: use static groups",
                        l->module);
     qz_reasons_group(r, l, usual);
 }
@@ -188,6 +191,7 @@ static qz_status can_express(const qz_export_plan *plan)
     for (size_t i = 0; i < plan->linears; i++)
         if (plan->linear[i].quantized) check_linear(&r, &plan->linear[i]);
     qz_reasons_one_group(&r, plan);
+    qz_reasons_weights_only(&r, plan);
     qz_reasons_fused(&r, plan);
     return qz_reasons_status(&r);
 }

@@ -74,6 +74,14 @@ bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b)
            a->narrow == b->narrow && a->flat == b->flat && a->double_quant == b->double_quant;
 }
 
+bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b)
+{
+    if (a->mode != b->mode) return false;
+    return a->mode == QZ_ACT_NONE ||
+           (a->format == b->format && a->group == b->group &&
+            (qz_format_of(a->format)->kind != QZ_KIND_INTEGER || a->symmetric == b->symmetric));
+}
+
 static const qz_export_linear *first_of_set(const qz_export_plan *plan, const qz_export_linear *l)
 {
     const qz_export_linear *o = plan->linear;
@@ -93,7 +101,41 @@ void qz_reasons_fused(qz_reasons *r, const qz_export_plan *plan)
         else if (l->quantized && !qz_scheme_same(&o->scheme, &l->scheme))
             qz_reasons_add(r, "%s and %s have different schemes; servers fuse them: give them the same", o->module,
                            l->module);
+        else if (l->quantized && !qz_act_scheme_same(&o->activation, &l->activation))
+            qz_reasons_add(r, "inputs of %s and %s are rounded differently; servers fuse them: give them the same",
+                           o->module, l->module);
+        else if (l->quantized && o->ordered != l->ordered)
+            qz_reasons_add(r, "one of %s and %s is ordered; servers fuse them: order both or neither", o->module,
+                           l->module);
     }
+}
+
+void qz_reasons_weights_only(qz_reasons *r, const qz_export_plan *plan)
+{
+    for (size_t i = 0; i < plan->linears; i++) {
+        const qz_export_linear *l = &plan->linear[i];
+        if (!l->quantized || l->activation.mode == QZ_ACT_NONE) continue;
+        qz_reasons_add(r, "%s: its input is to be rounded to %s; %s holds weights only", l->module,
+                       qz_format_of(l->activation.format)->name, r->container);
+        break;
+    }
+    if (plan->kv.wanted)
+        qz_reasons_add(r, "scales of the key-value cache are asked for; %s holds weights only", r->container);
+}
+
+int64_t qz_export_group(const qz_export_linear *l)
+{
+    const int64_t group = l->scheme.piece_cols;
+    if (group == 0) return -1;
+    return group == l->k && group != 32 && group != 64 && group != 128 ? -1 : group;
+}
+
+bool qz_export_first_of_set(const qz_export_plan *plan, size_t at)
+{
+    const char *name = plan->linear[at].fused_as;
+    for (size_t i = 0; i < at; i++)
+        if (plan->linear[i].fused_as && strcmp(plan->linear[i].fused_as, name) == 0) return false;
+    return true;
 }
 
 const qz_export_linear *qz_export_first_quantized(const qz_export_plan *plan)

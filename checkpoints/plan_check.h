@@ -22,12 +22,20 @@ QZ_NODISCARD qz_status qz_reasons_status(const qz_reasons *r);
 /* K must divide into the groups, and the group be one of `usual` (0-terminated) or the whole row; one reason for each
  * K. */
 void qz_reasons_group(qz_reasons *r, const qz_export_linear *l, const int64_t *usual);
-/* Linears that servers fuse must agree in being quantized and in scheme. */
+/* Linears that servers fuse must agree in being quantized, in scheme, in how inputs are rounded and in order. */
 void qz_reasons_fused(qz_reasons *r, const qz_export_plan *plan);
 /* All quantized linears must have the same group: for configs that state one. */
 void qz_reasons_one_group(qz_reasons *r, const qz_export_plan *plan);
 
+/* Neither inputs nor the cache are rounded: for containers that hold nothing but weights. One reason for each kind. */
+void qz_reasons_weights_only(qz_reasons *r, const qz_export_plan *plan);
+
 const qz_export_linear *qz_export_first_quantized(const qz_export_plan *plan); /* NULL: none */
 bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b);
+bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b); /* the divisor apart */
+/* The group as configs say it: -1 when it is the whole row and not one of 32, 64 and 128, which readers know. */
+int64_t qz_export_group(const qz_export_linear *l);
+/* No earlier linear of the plan is served under the same fused name. */
+bool qz_export_first_of_set(const qz_export_plan *plan, size_t at);
 
 #endif

@@ -7,10 +7,12 @@
 #include <string.h>
 
 #include "checkpoints/checkpoints.h"
+#include "numeric/codebook.h"
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 #include "numeric/minifloat.h"
 #include "testing/testing.h"
+#include "testing/tolerances.h"
 
 typedef float (*decode_fn)(uint8_t bits);
 typedef uint32_t (*cast_fn)(float x);
@@ -37,18 +39,36 @@ static void same_float(float ours, float theirs, const char *what, int64_t i)
 
 /* ---- decode ---- */
 
+static float to_nf4(uint8_t code)
+{
+    return qz_codebook_value(code, QZ_FORMAT_NF4);
+}
+static float to_fp4(uint8_t code)
+{
+    return qz_codebook_value(code, QZ_FORMAT_FP4);
+}
+static float to_dynamic(uint8_t code)
+{
+    return qz_dynamic_decode(code);
+}
+
 static int check_decode(const qz_safetensors *st, const char *file)
 {
     static const struct {
         const char *name;
         decode_fn decode;
-    } known[] = {{"e4m3fn", qz_e4m3_decode}, {"e5m2", qz_e5m2_decode}};
+    } known[] = {{"e4m3fn", qz_e4m3_decode},
+                 {"e5m2", qz_e5m2_decode},
+                 {"nf4", to_nf4},
+                 {"fp4_bnb", to_fp4},
+                 {"dynamic_map_bnb", to_dynamic}};
+    enum { KNOWN = sizeof known / sizeof *known };
     int checked = 0;
     for (size_t t = 0; t < qz_safetensors_count(st); t++) {
         const qz_stored *s = qz_safetensors_at(st, t);
         size_t k = 0;
-        while (k < 2 && strcmp(known[k].name, s->name) != 0) k++;
-        if (k == 2) {
+        while (k < KNOWN && strcmp(known[k].name, s->name) != 0) k++;
+        if (k == KNOWN) {
             printf("skipped: %s of %s (a later format)\n", s->name, file);
             continue;
         }
@@ -247,10 +267,110 @@ static int check_grids(const qz_safetensors *st, const char *file)
     return checked;
 }
 
+/* ---- bitsandbytes' 4-bit blocks ---- */
+
+typedef struct blocks {
+    qz_format format;
+    const float *w;
+    int64_t count, blocks; /* numbers, blocks of 64 of them */
+    float *absmax;         /* (blocks), ours */
+} blocks;
+
+/* The two decode alike, or the weight lies at the middle of two values. */
+static void check_block_codes(const blocks *b, const uint8_t *packed, const char *key)
+{
+    for (int64_t i = 0; i < b->count; i++) {
+        const float scale = b->absmax[i / 64], x = scale > 0 ? b->w[i] / scale : 0;
+        const uint8_t theirs = i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4;
+        const float ours = qz_codebook_value(qz_codebook_encode(b->w[i], scale, b->format), b->format),
+                    other = qz_codebook_value(theirs, b->format);
+        const float off = fabsf(x - ours) - fabsf(x - other);
+        cr_assert(ours == other || fabsf(off) <= TOL_MIDPOINT, "%s code %ld: %.9g gives %.9g, expected %.9g", key,
+                  (long)i, (double)x, (double)ours, (double)other);
+    }
+}
+
+/* Their codes with our order of operations give their values. */
+static void check_restored(const qz_safetensors *st, const char *key, const blocks *b)
+{
+    const uint8_t *codes = tensor(st, key, ".absmax")->view.data;
+    const float *second = qz_f32(&tensor(st, key, ".nested_absmax")->view),
+                *offset = qz_f32(&tensor(st, key, ".offset")->view),
+                *restored = qz_f32(&tensor(st, key, ".restored_absmax")->view);
+    for (int64_t i = 0; i < b->blocks; i++) {
+        const float ours = qz_double_decode(codes[i], second[i / QZ_DOUBLE_BLOCK], *offset);
+        cr_assert(fabsf(ours - restored[i]) <= TOL_SCALE_RESTORED * fabsf(*offset), "%s scale %ld", key, (long)i);
+    }
+}
+
+/* The scales quantized by us: mean, largest rest, and codes as near as theirs. */
+static void check_double(const qz_safetensors *st, const char *key, const blocks *b)
+{
+    const qz_scheme s = {.format = b->format, .flat = 64, .double_quant = true};
+    const uint8_t *theirs = tensor(st, key, ".absmax")->view.data;
+    const float offset = *qz_f32(&tensor(st, key, ".offset")->view),
+                *second = qz_f32(&tensor(st, key, ".nested_absmax")->view);
+    qz_arena *arena;
+    qz_qtensor q;
+    check_ok(qz_arena_new(&arena, "blocks"));
+    check_ok(qz_qtensor_alloc(&q, &s, 1, b->count, arena));
+    memcpy(q.scales, b->absmax, (size_t)b->blocks * sizeof(float));
+    qz_qtensor_quantize_scales(&q);
+    cr_assert(fabsf(q.scale_offset - offset) <= TOL_SCALE_RESTORED * offset, "%s: offset %.9g, expected %.9g", key,
+              (double)q.scale_offset, (double)offset);
+    for (int64_t i = 0; i < b->blocks; i++) {
+        const float most = second[i / QZ_DOUBLE_BLOCK], x = (b->absmax[i] - offset) / most;
+        cr_assert(fabsf(q.second_scales[i / QZ_DOUBLE_BLOCK] - most) <= TOL_SCALE_RESTORED * most, "%s", key);
+        const float ours = fabsf(x - qz_dynamic_decode(q.scale_codes[i])),
+                    other = fabsf(x - qz_dynamic_decode(theirs[i]));
+        cr_assert(fabsf(ours - other) <= TOL_DYNAMIC_MAP, "%s scale code %ld: %d, expected %d", key, (long)i,
+                  q.scale_codes[i], theirs[i]);
+    }
+    check_restored(st, key, b);
+    qz_arena_free(arena);
+}
+
+static void check_values(const qz_safetensors *st, const char *key, const blocks *b, const uint8_t *packed)
+{
+    const float *absmax = qz_f32(&tensor(st, key, ".absmax")->view),
+                *dequant = qz_f32(&tensor(st, key, ".dequant")->view);
+    for (int64_t i = 0; i < b->blocks; i++) same_float(b->absmax[i], absmax[i], key, i);
+    for (int64_t i = 0; i < b->count; i++) {
+        const uint8_t code = i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4;
+        cr_assert(qz_codebook_decode(code, absmax[i / 64], b->format) == dequant[i], "%s value %ld", key, (long)i);
+    }
+}
+
+static int check_blocks(const qz_safetensors *st, const char *file)
+{
+    static const char *const keys[] = {"nf4", "nf4.double", "fp4", "fp4.double"};
+    const qz_tensor *w = &qz_safetensors_find(st, "w")->view;
+    blocks b = {.w = qz_f32(w), .count = qz_tensor_count(w)};
+    b.blocks = (b.count + 63) / 64;
+    b.absmax = calloc((size_t)b.blocks, sizeof(float));
+    for (int64_t i = 0; i < b.count; i++) b.absmax[i / 64] = fmaxf(b.absmax[i / 64], fabsf(b.w[i]));
+    for (int i = 0; i < 4; i++) {
+        const qz_stored *packed = tensor(st, keys[i], ".packed");
+        cr_assert(packed != NULL, "%s: %s.packed is missing", file, keys[i]);
+        b.format = i < 2 ? QZ_FORMAT_NF4 : QZ_FORMAT_FP4;
+        check_block_codes(&b, packed->view.data, keys[i]);
+        if (i % 2)
+            check_double(st, keys[i], &b);
+        else
+            check_values(st, keys[i], &b, packed->view.data);
+    }
+    free(b.absmax);
+    return 4;
+}
+
 static const struct {
     const char *prefix;
     int (*check)(const qz_safetensors *st, const char *file);
-} kinds[] = {{"decode", check_decode}, {"cast_from_", check_casts}, {"ct_int", check_grids}, {"ct_fp8", check_grids}};
+} kinds[] = {{"decode", check_decode},
+             {"cast_from_", check_casts},
+             {"ct_int", check_grids},
+             {"ct_fp8", check_grids},
+             {"bnb_4bit", check_blocks}};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* Tensors or cases that were compared. */

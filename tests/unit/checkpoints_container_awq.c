@@ -288,6 +288,12 @@ Test(awq, refuses_other_formats_and_sizes)
     l.quantized = false;
     check_fails(QZ_UNSUPPORTED, "no linear is quantized", express(&l, 1));
     l = linear("m", 64, 768, 128);
+    l.ordered = true;
+    check_fails(QZ_UNSUPPORTED, "use static groups", express(&l, 1));
+    l = linear("m", 64, 768, 128);
+    l.activation = (qz_act_scheme){.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8};
+    check_fails(QZ_UNSUPPORTED, "awq holds weights only", express(&l, 1));
+    l = linear("m", 64, 768, 128);
     check_fails(QZ_UNSUPPORTED, "plain tensors are to be F32",
                 awq->can_express(&(qz_export_plan){.linear = &l, .linears = 1, .plain_type = QZ_F32}));
 }

@@ -46,8 +46,11 @@ __global__ void activations(float *y, const float *x, int rows, int width, qz_ac
 __global__ void words(uint32_t *out, const uint8_t *codes, int n)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    uint8_t back[16];
+    uint8_t back[32];
+    uint32_t block[8];
     if (i >= n) return;
+    qz_pack_block(block, codes + 32 * i, 3);
+    qz_unpack_block(back, block, 3);
     qz_unpack_awq(back, qz_pack_awq(codes + 8 * i));
     qz_unpack_low_first(back, qz_pack_low_first(back, 4), 4);
     out[i] = qz_pack_awq(back);
