@@ -126,6 +126,7 @@ typedef struct qz_export_linear {
     const char *fused_as; /* module path that servers give the fused set ("...self_attn.qkv_proj"); NULL: not known */
     qz_act_scheme activation; /* how its input is rounded when it is served */
     bool ordered;             /* the recipe insists on a permutation (GPTQ's desc_act and g_idx) */
+    qz_dtype plain_type;      /* filled by `settle` of containers whose stored form says the type of the values */
 } qz_export_linear;
 
 typedef struct qz_export_plan {

@@ -107,6 +107,9 @@ typedef struct qz_observer {
                         const qz_options *options);
 } qz_observer;
 
+/* What a range cuts off: the share of the values beyond it, and their share of the sum of squares. */
+void qz_distribution_clipped(double *share, double *energy_share, const qz_distribution *d, float lo, float hi);
+
 const qz_plugins *qz_observers(void);
 const qz_observer *qz_observer_at(size_t i);
 

@@ -27,6 +27,6 @@
 #define TOL_SUM_OF_ROUNDINGS 1e-5 /* relative; a value at a tie of x / s may fall to either code in fp32 and double */
 #define TOL_HISTOGRAM_BIN 0.032   /* relative; a bin of the log histogram is 1/32 of its octave wide */
 #define TOL_HISTOGRAM_MSE 0.02    /* relative; error of the range found from bins, against the least one */
-#define TOL_HISTOGRAM_KL 0.01     /* nats; divergence of the range found from bins, against the least one */
+#define TOL_HISTOGRAM_KL 0.002    /* nats; divergence of the range found from bins, against the least one */
 
 #endif
