@@ -19,6 +19,7 @@ typedef struct run {
     qz_report *report;
     size_t notes_told;
     qz_output *output;
+    qz_hidden *original; /* what divergence is measured from */
     qz_run_result result;
 } run;
 
@@ -90,7 +91,17 @@ static qz_status evaluate_original(run *r)
     QZ_TRY(qz_session_count(&r->result.before, &r->job.session));
     QZ_TRY(qz_folder_bytes(&r->result.source_folder_bytes, r->job.recipe->model));
     if (!r->job.recipe->evaluate.wanted) return QZ_OK;
-    return qz_eval_perplexity(&r->result.original, r->job.session.model, &r->evaluation, r->progress);
+    return qz_eval_hidden(&r->original, &r->result.original, r->job.session.model, &r->evaluation, r->progress);
+}
+
+static qz_status evaluate_model(run *r, const qz_model *m)
+{
+    qz_hidden *hidden;
+    QZ_TRY(qz_eval_hidden(&hidden, &r->result.quantized, m, &r->evaluation, r->progress));
+    qz_status status = qz_eval_divergence(&r->result.divergence, r->original, hidden, r->progress);
+    qz_hidden_free(hidden);
+    r->result.evaluated = status == QZ_OK;
+    return status;
 }
 
 /* On the folder that was written, opened anew. */
@@ -100,20 +111,19 @@ static qz_status evaluate_written(run *r)
     const char *folder = qz_output_work(r->output);
     QZ_TRY(qz_session_open_weights(&written, folder, r->job.recipe->backend, r->job.pass_through, r->cli->arena));
     qz_status status = qz_session_count(&r->result.after, &written);
-    if (status == QZ_OK && r->job.recipe->evaluate.wanted) {
-        status = qz_eval_perplexity(&r->result.quantized, written.model, &r->evaluation, r->progress);
-        r->result.evaluated = status == QZ_OK;
-    }
+    if (status == QZ_OK && r->job.recipe->evaluate.wanted) status = evaluate_model(r, written.model);
     qz_session_close(&written);
     QZ_TRY(status);
     return qz_folder_bytes(&r->result.folder_bytes, folder);
 }
 
-static qz_verdict judge(const run *r)
+static qz_status judge(run *r)
 {
-    double limit = r->job.recipe->evaluate.accept_perplexity_ratio;
-    if (!r->result.evaluated || limit == 0) return QZ_NOT_JUDGED;
-    return qz_run_ratio(&r->result) <= limit ? QZ_ACCEPTED : QZ_NOT_ACCEPTED;
+    qz_run_result *result = &r->result;
+    const bool evaluated = result->evaluated;
+    qz_accept_judge(&result->acceptance, r->job.recipe, &result->original, evaluated ? &result->quantized : NULL,
+                    evaluated ? &result->divergence : NULL, r->report);
+    return qz_accept_mark(qz_output_work(r->output), &result->acceptance);
 }
 
 static qz_status calibrate(run *r)
@@ -146,7 +156,7 @@ static qz_status work(run *r, char **report, double began)
     QZ_TRY(calibrate(r));
     QZ_TRY(evaluate_written(r));
     QZ_TRY(qz_signals_check());
-    r->result.verdict = judge(r);
+    QZ_TRY(judge(r));
     r->result.calibration_hash = r->calibration.hash;
     r->result.evaluation_hash = r->evaluation.hash;
     qz_memory_use_sample(&r->terminal.memory);
@@ -163,10 +173,8 @@ static qz_status finish(run *r, const char *report, int *exit_code)
         fputs(report, r->cli->out);
     else
         QZ_TRY(qz_run_print(&r->result, r->cli));
-    if (r->result.verdict != QZ_NOT_ACCEPTED) return QZ_OK;
-    *exit_code = QZ_EXIT_NOT_ACCEPTED;
-    fprintf(r->cli->err, "qcal: not accepted: perplexity ratio %.4f is above the recipe's limit %g\n",
-            qz_run_ratio(&r->result), r->job.recipe->evaluate.accept_perplexity_ratio);
+    if (r->result.acceptance.verdict == QZ_NOT_ACCEPTED) *exit_code = QZ_EXIT_NOT_ACCEPTED;
+    qz_accept_print(r->cli->err, "qcal: ", &r->result.acceptance);
     return QZ_OK;
 }
 
@@ -194,6 +202,7 @@ static qz_status run_with_report(run *r, int *exit_code)
     qz_status status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
     qz_output_abandon(r->output);
+    qz_hidden_free(r->original);
     qz_job_close(&r->job);
     return status;
 }
