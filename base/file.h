@@ -37,6 +37,14 @@ QZ_NODISCARD qz_status qz_outfile_write(qz_outfile *file, uint64_t offset, const
 QZ_NODISCARD qz_status qz_outfile_close(qz_outfile *file);
 void qz_outfile_abandon(qz_outfile *file); /* NULL allowed */
 
+/* Going on after an interruption. The kept file of an earlier run, PATH.tmp (or PATH, when the run stopped while it was
+ * finishing), is opened for writing with what it holds; another size is QZ_FORMAT. It is kept from then on: neither a
+ * failure nor qz_outfile_abandon removes it. */
+QZ_NODISCARD qz_status qz_outfile_adopt(qz_outfile **out, const char *path, uint64_t size);
+void qz_outfile_keep(qz_outfile *file);
+QZ_NODISCARD qz_status qz_outfile_read(qz_outfile *file, uint64_t offset, void *out, size_t size);
+QZ_NODISCARD qz_status qz_outfile_sync(qz_outfile *file); /* what was written so far is on the disk */
+
 bool qz_path_exists(const char *path);
 bool qz_path_is_folder(const char *path);
 /* "a/b" from "a" and "b"; no doubled slash. */

@@ -56,6 +56,9 @@ typedef struct qz_container qz_container;
 
 /* config.json, then model.safetensors or model.safetensors.index.json with its shards. */
 QZ_NODISCARD qz_status qz_ckpt_open(qz_ckpt **out, const char *folder);
+/* A folder whose shards are being written and have their temporary names; config.json must be there already. Tensors not
+ * yet written hold zeros, or a part of their values. */
+QZ_NODISCARD qz_status qz_ckpt_open_unfinished(qz_ckpt **out, const char *folder);
 void qz_ckpt_close(qz_ckpt *c);
 const char *qz_ckpt_folder(const qz_ckpt *c);
 const qz_json *qz_ckpt_config(const qz_ckpt *c);
@@ -109,8 +112,17 @@ QZ_NODISCARD qz_status qz_shards_write_part(qz_shards *s, const char *name, uint
                                             size_t bytes);
 /* Every declared tensor must have been written once. Syncs, renames, writes the index. */
 QZ_NODISCARD qz_status qz_shards_finish(qz_shards *s);
-void qz_shards_free(qz_shards *s);            /* removes unfinished files; NULL allowed */
+void qz_shards_free(qz_shards *s);            /* removes unfinished files unless kept; NULL allowed */
 uint64_t qz_shards_bytes(const qz_shards *s); /* headers included; after begin */
+
+/* Going on after an interruption. Declare as in the first run, then qz_shards_resume in place of begin: it adopts the
+ * unfinished files of the folder, whose sizes and headers must be what this layout gives (QZ_FORMAT naming the file and
+ * what differs). Every tensor counts as not written until it is written or marked; what such a tensor's bytes hold is
+ * of no account. */
+QZ_NODISCARD qz_status qz_shards_resume(qz_shards *s);
+QZ_NODISCARD qz_status qz_shards_mark(qz_shards *s, const char *name); /* the file holds this tensor already */
+void qz_shards_keep(qz_shards *s); /* from now on no failure, nor qz_shards_free, removes unfinished files */
+QZ_NODISCARD qz_status qz_shards_sync(qz_shards *s); /* what was written so far is on the disk */
 
 /* ---- containers (containers.def, container_<name>.c) ---- */
 

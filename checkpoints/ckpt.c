@@ -209,7 +209,32 @@ static qz_status open_weights(qz_ckpt *c)
     return open_single(c);
 }
 
-static qz_status open_folder(qz_ckpt *c, const char *folder)
+/* "model*.safetensors" or, as long as it is being written, "model*.safetensors.tmp". */
+static bool is_unfinished_name(const char *name)
+{
+    static const char *const suffix[] = {".safetensors", ".safetensors.tmp"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < 2; i++) {
+        size_t m = strlen(suffix[i]);
+        if (n > m && strcmp(name + n - m, suffix[i]) == 0) return strncmp(name, "model", 5) == 0;
+    }
+    return false;
+}
+
+static qz_status open_unfinished(qz_ckpt *c)
+{
+    char **name;
+    size_t count = 0;
+    QZ_TRY(qz_folder_list(&name, &count, c->folder, c->arena));
+    c->shard = qz_arena_calloc(c->arena, qz_array_bytes(count, sizeof *c->shard));
+    if (!c->shard) return qz_arena_failed(c->arena);
+    for (size_t i = 0; i < count; i++)
+        if (is_unfinished_name(name[i])) QZ_TRY(open_shard(c, name[i]));
+    if (c->shards == 0) return QZ_FAIL(QZ_IO, "%s: holds no file of weights, finished or not", c->folder);
+    return add_tensors(c);
+}
+
+static qz_status open_folder(qz_ckpt *c, const char *folder, bool unfinished)
 {
     QZ_TRY(qz_arena_new(&c->arena, "checkpoint"));
     if (!(c->folder = qz_arena_strdup(c->arena, folder))) return qz_arena_failed(c->arena);
@@ -218,21 +243,31 @@ static qz_status open_folder(qz_ckpt *c, const char *folder)
                        qz_path_exists(folder) ? "this is a file" : "there is no such folder");
     QZ_TRY(read_config(c));
     QZ_TRY(choose_container(c));
-    return open_weights(c);
+    return unfinished ? open_unfinished(c) : open_weights(c);
 }
 
-qz_status qz_ckpt_open(qz_ckpt **out, const char *folder)
+static qz_status open_new(qz_ckpt **out, const char *folder, bool unfinished)
 {
     *out = NULL;
     qz_ckpt *c = qz_calloc(1, sizeof *c);
     if (!c) return QZ_FAIL(QZ_MEMORY, "%s: no memory", folder);
-    qz_status status = open_folder(c, folder);
+    qz_status status = open_folder(c, folder, unfinished);
     if (status != QZ_OK) {
         qz_ckpt_close(c);
         return status;
     }
     *out = c;
     return QZ_OK;
+}
+
+qz_status qz_ckpt_open(qz_ckpt **out, const char *folder)
+{
+    return open_new(out, folder, false);
+}
+
+qz_status qz_ckpt_open_unfinished(qz_ckpt **out, const char *folder)
+{
+    return open_new(out, folder, true);
 }
 
 void qz_ckpt_close(qz_ckpt *c)

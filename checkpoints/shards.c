@@ -4,7 +4,10 @@
  * Inside a file the wider types come first, then by name, as the reference writer does: with a header padded to 8
  * bytes every tensor is then aligned to its own type, since the format allows no padding between tensors.
  * `__metadata__` says {"format": "pt"}, without which transformers refuses the file. The index is written last, so a
- * folder without it is not mistaken for a whole one. */
+ * folder without it is not mistaken for a whole one.
+ *
+ * An interrupted run can go on: the layout depends on the declarations only, so the same declarations find the files of
+ * the earlier run byte for byte where they would put them, and only the tensors' data differ. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +46,8 @@ struct qz_shards {
     qz_strmap *names, *unit_names;
     shard *file;
     size_t files;
-    bool ready; /* all headers are written */
+    bool ready; /* all headers are written, or found */
+    bool keep;  /* unfinished files are for a later run */
 };
 
 qz_status qz_shards_new(qz_shards **out, const char *folder, uint64_t limit)
@@ -190,20 +194,56 @@ static qz_status header_text(const char **out, size_t *size, qz_json_writer *w, 
     return qz_json_writer_finish(w, out, size);
 }
 
-static qz_status write_header(qz_shards *s, shard *f, const char *text, size_t size, size_t padded)
+static qz_status create_file(const qz_shards *s, shard *f, const char *path, const char *header, size_t size)
 {
-    uint8_t length[LENGTH_BYTES];
-    for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (uint8_t)((uint64_t)padded >> (8 * i));
-    char *path = qz_path_join(s->arena, s->folder, f->name);
-    if (!path) return qz_arena_failed(s->arena);
-    f->size = LENGTH_BYTES + padded + f->data;
     QZ_TRY(qz_outfile_open(&f->out, path, f->size));
-    QZ_TRY(qz_outfile_write(f->out, 0, length, sizeof length));
-    QZ_TRY(qz_outfile_write(f->out, LENGTH_BYTES, text, size));
-    return qz_outfile_write(f->out, LENGTH_BYTES + size, "       ", padded - size);
+    if (s->keep) qz_outfile_keep(f->out);
+    return qz_outfile_write(f->out, 0, header, size);
 }
 
-static qz_status begin_file(qz_shards *s, shard *f, entry *const *order, size_t n)
+/* The file of an earlier run is ours when its size and its header are what this layout gives. */
+static qz_status adopt_file(shard *f, const char *path, const char *header, size_t size, qz_arena *arena)
+{
+    qz_arena_mark mark = qz_arena_save(arena);
+    char *found = qz_arena_alloc(arena, size);
+    if (!found) return qz_arena_failed(arena);
+    QZ_TRY_CTX(qz_outfile_adopt(&f->out, path, f->size), "this run's layout does not fit what is there");
+    QZ_TRY(qz_outfile_read(f->out, 0, found, size));
+    size_t same = 0;
+    while (same < size && found[same] == header[same]) same++;
+    if (same < size)
+        return QZ_FAIL(QZ_FORMAT, "%s.tmp: its header differs from this run's layout at byte %zu, where \"%.*s\" belongs",
+                       path, same, (int)(size - same < 60 ? size - same : 60),
+                       header + (same < LENGTH_BYTES ? LENGTH_BYTES : same));
+    qz_arena_restore(arena, mark);
+    return QZ_OK;
+}
+
+/* Length, text, spaces up to a multiple of 8; in `arena`. */
+static char *header_bytes(const char *text, size_t size, size_t padded, qz_arena *arena)
+{
+    char *out = qz_arena_alloc(arena, LENGTH_BYTES + padded);
+    if (!out) return NULL;
+    for (int i = 0; i < LENGTH_BYTES; i++) out[i] = (char)(uint8_t)((uint64_t)padded >> (8 * i));
+    memcpy(out + LENGTH_BYTES, text, size);
+    memset(out + LENGTH_BYTES + size, ' ', padded - size);
+    return out;
+}
+
+static qz_status open_file(qz_shards *s, shard *f, const char *text, size_t size, size_t padded, bool adopt)
+{
+    qz_arena_mark mark = qz_arena_save(s->arena);
+    char *path = qz_path_join(s->arena, s->folder, f->name);
+    char *header = header_bytes(text, size, padded, s->arena);
+    if (!path || !header) return qz_arena_failed(s->arena);
+    f->size = LENGTH_BYTES + padded + f->data;
+    QZ_TRY(adopt ? adopt_file(f, path, header, LENGTH_BYTES + padded, s->arena)
+                 : create_file(s, f, path, header, LENGTH_BYTES + padded));
+    qz_arena_restore(s->arena, mark);
+    return QZ_OK;
+}
+
+static qz_status begin_file(qz_shards *s, shard *f, entry *const *order, size_t n, bool adopt)
 {
     for (size_t i = 0; i < n; i++) {
         order[i]->offset = f->data;
@@ -217,7 +257,7 @@ static qz_status begin_file(qz_shards *s, shard *f, entry *const *order, size_t 
     if (status == QZ_OK) {
         size_t padded = (size + 7) / 8 * 8;
         for (size_t i = 0; i < n; i++) order[i]->offset += LENGTH_BYTES + padded;
-        status = write_header(s, f, text, size, padded);
+        status = open_file(s, f, text, size, padded, adopt);
     }
     qz_json_writer_free(w);
     return status;
@@ -237,7 +277,7 @@ static char *file_name(qz_shards *s, size_t i)
     return qz_arena_printf(s->arena, "model-%05zu-of-%05zu.safetensors", i + 1, s->files);
 }
 
-qz_status qz_shards_begin(qz_shards *s)
+static qz_status begin(qz_shards *s, bool adopt)
 {
     if (s->file) return QZ_FAIL(QZ_ARG, "%s: writing has begun already", s->folder);
     QZ_TRY(assign_files(s));
@@ -252,10 +292,46 @@ qz_status qz_shards_begin(qz_shards *s)
         size_t n = 0;
         while (first + n < s->count && order[first + n]->file == i) n++;
         if (!(s->file[i].name = file_name(s, i))) return qz_arena_failed(s->arena);
-        QZ_TRY(begin_file(s, &s->file[i], order + first, n));
+        QZ_TRY(begin_file(s, &s->file[i], order + first, n, adopt));
         first += n;
     }
     s->ready = true;
+    return QZ_OK;
+}
+
+qz_status qz_shards_begin(qz_shards *s)
+{
+    return begin(s, false);
+}
+
+qz_status qz_shards_resume(qz_shards *s)
+{
+    s->keep = true;
+    return begin(s, true);
+}
+
+qz_status qz_shards_mark(qz_shards *s, const char *name)
+{
+    int64_t i = qz_strmap_get(s->names, name, strlen(name));
+    if (i < 0 || !s->ready) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is said to be written but was not declared", name);
+    entry *e = &s->tensor[i];
+    if (atomic_exchange(&e->touched, true)) return QZ_FAIL(QZ_ARG, "tensor \"%s\" is written twice", name);
+    atomic_store(&e->claimed, e->bytes);
+    atomic_store(&e->written, e->bytes);
+    return QZ_OK;
+}
+
+void qz_shards_keep(qz_shards *s)
+{
+    s->keep = true;
+    for (size_t i = 0; i < s->files; i++)
+        if (s->file[i].out) qz_outfile_keep(s->file[i].out);
+}
+
+qz_status qz_shards_sync(qz_shards *s)
+{
+    for (size_t i = 0; i < s->files; i++)
+        if (s->file[i].out) QZ_TRY(qz_outfile_sync(s->file[i].out));
     return QZ_OK;
 }
 

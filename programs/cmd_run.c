@@ -27,6 +27,7 @@ typedef struct run {
     qz_progress *progress;
     made made[QZ_RECIPE_OUTPUTS];
     int outputs;
+    qz_hidden *hidden; /* of the original: what divergence is measured from */
     qz_perplexity original;
     qz_weight_count before;
     uint64_t source_folder_bytes;
@@ -115,7 +116,7 @@ static qz_status evaluate_original(run *r)
     QZ_TRY(qz_session_count(&r->before, &r->job.session));
     QZ_TRY(qz_folder_bytes(&r->source_folder_bytes, r->job.recipe->model));
     if (!r->job.recipe->evaluate.wanted) return QZ_OK;
-    return qz_eval_perplexity(&r->original, r->job.session.model, &r->evaluation, r->progress);
+    return qz_eval_hidden(&r->hidden, &r->original, r->job.session.model, &r->evaluation, r->progress);
 }
 
 static qz_status calibrate(run *r)
@@ -134,6 +135,16 @@ static qz_status calibrate(run *r)
     return qz_calib_run(&args);
 }
 
+static qz_status evaluate_model(run *r, qz_run_result *result, const qz_model *m)
+{
+    qz_hidden *hidden;
+    QZ_TRY(qz_eval_hidden(&hidden, &result->quantized, m, &r->evaluation, r->progress));
+    qz_status status = qz_eval_divergence(&result->divergence, r->hidden, hidden, r->progress);
+    qz_hidden_free(hidden);
+    result->evaluated = status == QZ_OK;
+    return status;
+}
+
 /* On the folder that was written, opened anew. */
 static qz_status evaluate_written(run *r, int number)
 {
@@ -143,20 +154,19 @@ static qz_status evaluate_written(run *r, int number)
     const char *folder = qz_output_work(r->made[number].output);
     QZ_TRY(qz_session_open_weights(&written, folder, o->recipe->backend, o->pass_through, r->cli->arena));
     qz_status status = qz_session_count(&result->after, &written);
-    if (status == QZ_OK && o->recipe->evaluate.wanted) {
-        status = qz_eval_perplexity(&result->quantized, written.model, &r->evaluation, r->progress);
-        result->evaluated = status == QZ_OK;
-    }
+    if (status == QZ_OK && o->recipe->evaluate.wanted) status = evaluate_model(r, result, written.model);
     qz_session_close(&written);
     QZ_TRY(status);
     return qz_folder_bytes(&result->folder_bytes, folder);
 }
 
-static qz_verdict judge(const qz_run_result *result)
+static qz_status judge(made *m)
 {
-    const double limit = result->recipe->evaluate.accept_perplexity_ratio;
-    if (!result->evaluated || limit == 0) return QZ_NOT_JUDGED;
-    return qz_run_ratio(result) <= limit ? QZ_ACCEPTED : QZ_NOT_ACCEPTED;
+    qz_run_result *result = &m->result;
+    const bool evaluated = result->evaluated;
+    qz_accept_judge(&result->acceptance, result->recipe, &result->original, evaluated ? &result->quantized : NULL,
+                    evaluated ? &result->divergence : NULL, m->report);
+    return qz_accept_mark(qz_output_work(m->output), &result->acceptance);
 }
 
 static qz_status write_report(run *r, made *m)
@@ -182,7 +192,6 @@ static void fill_result(run *r, int number, double began)
     result->source_folder_bytes = r->source_folder_bytes;
     result->calibration_hash = r->calibration.hash;
     result->evaluation_hash = r->evaluation.hash;
-    result->verdict = judge(result);
     result->seconds = qz_seconds() - began;
 }
 
@@ -200,6 +209,7 @@ static qz_status work(run *r, double began)
     qz_memory_use_sample(&r->terminal.memory);
     for (int i = 0; i < r->outputs; i++) {
         fill_result(r, i, began);
+        QZ_TRY(judge(&r->made[i]));
         QZ_TRY(write_report(r, &r->made[i]));
     }
     return QZ_OK;
@@ -211,10 +221,8 @@ static qz_status tell_result(run *r, made *m, int *exit_code)
         fputs(m->text, r->cli->out);
     else
         QZ_TRY(qz_run_print(&m->result, r->cli));
-    if (m->result.verdict != QZ_NOT_ACCEPTED) return QZ_OK;
-    *exit_code = QZ_EXIT_NOT_ACCEPTED;
-    fprintf(r->cli->err, "qcal: not accepted: perplexity ratio %.4f is above the recipe's limit %g\n",
-            qz_run_ratio(&m->result), m->result.recipe->evaluate.accept_perplexity_ratio);
+    if (m->result.acceptance.verdict == QZ_NOT_ACCEPTED) *exit_code = QZ_EXIT_NOT_ACCEPTED;
+    qz_accept_print(r->cli->err, "qcal: ", &m->result.acceptance);
     return QZ_OK;
 }
 
@@ -265,6 +273,7 @@ static qz_status run_with_job(run *r, int *exit_code)
     if (status == QZ_OK) status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
     for (int i = 0; i < r->outputs; i++) qz_output_abandon(r->made[i].output);
+    qz_hidden_free(r->hidden);
     qz_job_close(&r->job);
     return status;
 }

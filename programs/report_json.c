@@ -54,6 +54,9 @@ static void put_result(qz_json_writer *w, const qz_run_result *r)
         put_perplexity(w, "original", &r->original);
         put_perplexity(w, "quantized", &r->quantized);
         qz_json_put_double(w, "perplexity_ratio", qz_run_ratio(r));
+        qz_json_put_double(w, "kl_mean", r->divergence.kl_mean);
+        qz_json_put_double(w, "kl_99", r->divergence.kl_99);
+        qz_json_put_double(w, "top1_agreement", r->divergence.top1);
     }
     qz_json_put_double(w, "bits_per_quantized_weight", qz_bits(b->linear_bytes, b->linear_numbers));
     qz_json_put_double(w, "bits_per_weight", qz_bits(b->bytes, r->before.numbers));
@@ -151,10 +154,7 @@ static void put_report(qz_json_writer *w, const qz_run_result *r)
     put_measurements(w, r->report);
     put_costs(w, r);
     put_warnings(w, r->report);
-    if (r->verdict == QZ_NOT_JUDGED)
-        qz_json_put_string(w, "accepted", NULL);
-    else
-        qz_json_put_bool(w, "accepted", r->verdict == QZ_ACCEPTED);
+    qz_accept_put(w, &r->acceptance);
     qz_json_end(w);
 }
 

@@ -41,13 +41,16 @@ static void add_numbers(qz_table *t, const char *what, const char *note, double 
 
 static void add_quality(qz_table *t, const qz_run_result *r)
 {
-    char note[128];
-    double limit = r->recipe->evaluate.accept_perplexity_ratio;
-    int used = snprintf(note, sizeof note, "ratio %.4f", qz_run_ratio(r));
-    if (r->verdict != QZ_NOT_JUDGED)
-        snprintf(note + used, sizeof note - (size_t)used, ", %s (limit %g)",
-                 r->verdict == QZ_ACCEPTED ? "accepted" : "not accepted", limit);
+    char note[128], value[32], limit[64];
+    const qz_acceptance *a = &r->acceptance;
+    snprintf(note, sizeof note, "ratio %.4f%s", qz_run_ratio(r), qz_accept_note(limit, a, QZ_ACCEPT_PERPLEXITY));
     add_numbers(t, "perplexity", note, r->original.perplexity, r->quantized.perplexity, 3);
+    snprintf(value, sizeof value, "%.6f", r->divergence.kl_mean);
+    snprintf(note, sizeof note, "99th percentile %.6f%s", r->divergence.kl_99, qz_accept_note(limit, a, QZ_ACCEPT_KL));
+    add_row(t, "KL to the original, nats", "", value, note);
+    snprintf(value, sizeof value, "%.2f %%", 100 * r->divergence.top1);
+    snprintf(note, sizeof note, "same most likely token%s", qz_accept_note(limit, a, QZ_ACCEPT_TOP1));
+    add_row(t, "top-1 agreement", "", value, note);
 }
 
 static void add_sizes(qz_table *t, const qz_run_result *r)

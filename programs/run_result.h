@@ -3,10 +3,9 @@
 #define QZ_PROGRAMS_RUN_RESULT_H
 
 #include "eval/eval.h"
+#include "programs/acceptance.h"
 #include "programs/job.h"
 #include "programs/terminal.h"
-
-typedef enum qz_verdict { QZ_NOT_JUDGED, QZ_ACCEPTED, QZ_NOT_ACCEPTED } qz_verdict;
 
 /* Of one output. */
 typedef struct qz_run_result {
@@ -18,7 +17,8 @@ typedef struct qz_run_result {
     const char *calibration_hash, *evaluation_hash; /* "" when there was none */
     bool evaluated;
     qz_perplexity original, quantized;
-    qz_verdict verdict;
+    qz_divergence divergence; /* of the quantized from the original */
+    qz_acceptance acceptance;
     qz_weight_count before, after;
     uint64_t source_folder_bytes, folder_bytes;
     double seconds;

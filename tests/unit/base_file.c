@@ -84,6 +84,52 @@ Test(file, an_abandoned_outfile_leaves_nothing)
     cr_assert(!qz_path_exists(test_path("gone")) && !qz_path_exists(test_path("gone.tmp")));
 }
 
+Test(file, a_kept_outfile_is_adopted)
+{
+    qz_outfile *f;
+    char got[9] = "";
+    check_ok(qz_outfile_open(&f, test_path("k"), 8));
+    check_ok(qz_outfile_write(f, 0, "1234", 4));
+    qz_outfile_keep(f);
+    check_ok(qz_outfile_sync(f));
+    qz_outfile_abandon(f);
+    cr_assert(!qz_path_exists(test_path("k")) && qz_path_exists(test_path("k.tmp")));
+    check_fails(QZ_FORMAT, "k.tmp: has 8 bytes, expected 9", qz_outfile_adopt(&f, test_path("k"), 9));
+    cr_assert_null(f);
+    check_ok(qz_outfile_adopt(&f, test_path("k"), 8));
+    check_ok(qz_outfile_write(f, 4, "5678", 4));
+    check_ok(qz_outfile_read(f, 0, got, 8));
+    cr_assert_str_eq(got, "12345678");
+    check_ok(qz_outfile_close(f));
+    cr_assert(qz_path_exists(test_path("k")) && !qz_path_exists(test_path("k.tmp")));
+}
+
+Test(file, a_finished_outfile_is_taken_back)
+{
+    qz_outfile *f;
+    check_ok(qz_file_write(test_path("k"), "12345678", 8));
+    check_ok(qz_outfile_adopt(&f, test_path("k"), 8));
+    cr_assert(!qz_path_exists(test_path("k")) && qz_path_exists(test_path("k.tmp")));
+    qz_outfile_abandon(f);
+    cr_assert(qz_path_exists(test_path("k.tmp")));
+    check_fails(QZ_IO, "none.tmp: cannot be opened", qz_outfile_adopt(&f, test_path("none"), 8));
+    cr_assert(mkfifo(test_path("pipe.tmp"), 0600) == 0);
+    check_fails(QZ_IO, "pipe.tmp: is not a regular file", qz_outfile_adopt(&f, test_path("pipe"), 0));
+    cr_assert(symlink(test_path("k.tmp"), test_path("link.tmp")) == 0);
+    check_fails(QZ_IO, "link.tmp", qz_outfile_adopt(&f, test_path("link"), 8));
+}
+
+Test(file, an_adopted_outfile_that_shrinks_is_noticed)
+{
+    qz_outfile *f;
+    char got[8];
+    check_ok(qz_file_write(test_path("k"), "12345678", 8));
+    check_ok(qz_outfile_adopt(&f, test_path("k"), 8));
+    cr_assert(truncate(test_path("k.tmp"), 3) == 0);
+    check_fails(QZ_IO, "has shrunk", qz_outfile_read(f, 0, got, 8));
+    qz_outfile_abandon(f);
+}
+
 Test(file, a_full_disk_is_an_error_and_leaves_nothing)
 {
     signal(SIGXFSZ, SIG_IGN);

@@ -93,6 +93,9 @@ Test(run, json_is_the_report)
     cr_assert_eq(qz_json_count(member(root, "warnings", NULL)), 0);
     double bits = qz_json_double(member(root, "result", "bits_per_quantized_weight"));
     cr_assert(bits > 4.1 && bits < 4.2, "%g", bits); /* 4 + (16 + 4) / 128 */
+    double kl = qz_json_double(member(root, "result", "kl_mean"));
+    double top1 = qz_json_double(member(root, "result", "top1_agreement"));
+    cr_assert(kl > 0 && kl < qz_json_double(member(root, "result", "kl_99")) && top1 > 0.5 && top1 < 1);
     qz_json_close(doc);
     qz_arena_free(arena);
 }
@@ -144,7 +147,8 @@ Test(run, not_accepted)
     const char *out = test_path("out");
     cr_assert_eq(small("run", out, MORE("--set", "evaluate.accept.perplexity_ratio=0.5")), 3);
     cr_assert(strstr(process.err, "not accepted: perplexity ratio") != NULL, "%s", process.err);
-    cr_assert(exists(out, "model.safetensors") && exists(out, "report.json"));
+    cr_assert(strstr(process.err, "worst layer model.layers.") != NULL, "%s", process.err);
+    cr_assert(exists(out, "model.safetensors") && exists(out, "report.json") && exists(out, "NOT_ACCEPTED"));
     qz_arena *arena;
     char *file;
     size_t size;
@@ -152,6 +156,25 @@ Test(run, not_accepted)
     check_ok(qz_file_read(&file, &size, test_path("out/report.json"), 1 << 22, arena));
     cr_assert(strstr(file, "\"accepted\": false") != NULL);
     qz_arena_free(arena);
+}
+
+/* Every other figure alone, once within its limit and once beyond it. */
+Test(run, each_limit_counts)
+{
+    static const char *const limits[][2] = {
+        {"evaluate.accept={\"kl\": 5}", "evaluate.accept={\"kl\": 1e-6}"},
+        {"evaluate.accept={\"top1_agreement\": 0.1}", "evaluate.accept={\"top1_agreement\": 1}"},
+        {"evaluate.accept={\"layer_error\": 5}", "evaluate.accept={\"layer_error\": 1e-6}"}};
+    char out[512];
+    snprintf(out, sizeof out, "%s", test_path("out"));
+    for (int i = 0; i < 3; i++) {
+        cr_assert(small("run", out, MORE("--set", limits[i][0], "--overwrite")) == 0, "%s %s", limits[i][0],
+                  process.err);
+        cr_assert(!exists(out, "NOT_ACCEPTED"));
+        cr_assert(small("run", out, MORE("--set", limits[i][1], "--overwrite")) == 3, "%s %s", limits[i][1],
+                  process.err);
+        cr_assert(exists(out, "NOT_ACCEPTED") && strstr(process.err, "not accepted: "), "%s", process.err);
+    }
 }
 
 Test(run, without_evaluation_nothing_is_judged)

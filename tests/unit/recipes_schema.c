@@ -58,6 +58,29 @@ Test(schema, is_json_and_says_what_the_table_says)
     qz_json_close(doc);
 }
 
+/* What is laid over a recipe requires nothing but its folder, and null removes. */
+Test(schema, entries_of_outputs_and_overrides)
+{
+    char *text;
+    qz_json *doc;
+    check_ok(qz_recipe_schema(&text, &fake_catalog, arena));
+    check_ok(qz_json_parse(&doc, text, strlen(text)));
+    const qz_json_node *root = qz_json_root(doc);
+    cr_assert_str_eq(qz_json_text(follow(root, "properties/outputs/items/$ref")), "#/$defs/output");
+    cr_assert_str_eq(qz_json_text(follow(root, "properties/overrides/items/$ref")), "#/$defs/override");
+    const qz_json_node *output = follow(root, "$defs/output"), *entry = follow(root, "$defs/override");
+    cr_assert_eq(qz_json_count(qz_json_get(output, "required")), 1);
+    cr_assert_null(follow(output, "properties/outputs"));
+    const qz_json_node *weights = qz_json_first(follow(output, "properties/weights/anyOf"));
+    cr_assert_str_eq(qz_json_text(qz_json_get(weights, "type")), "null");
+    cr_assert_eq(qz_json_count(qz_json_get(qz_json_next(weights), "required")), 0);
+    cr_assert_str_eq(qz_json_text(qz_json_first(qz_json_get(entry, "required"))), "match");
+    cr_assert_not_null(
+        follow(qz_json_next(qz_json_first(follow(entry, "properties/weights/anyOf"))), "properties/double_quant"));
+    cr_assert_not_null(follow(root, "$defs/observer"));
+    qz_json_close(doc);
+}
+
 Test(schema, plain_formats_are_not_offered)
 {
     char *text;
@@ -69,7 +92,10 @@ Test(schema, reference_lists_keys_and_options)
 {
     char *text;
     check_ok(qz_recipe_reference(&text, &fake_catalog, arena));
-    cr_assert(strstr(text, "| `weights.group` | positive integer, `\"channel\"`, `\"tensor\"`, `\"block\"` | `\"channel\"` |"), "%s", text);
+    cr_assert(
+        strstr(text,
+               "| `weights.group` | positive integer, `\"channel\"`, `\"tensor\"`, `\"block\"` | `\"channel\"` |"),
+        "%s", text);
     cr_assert(strstr(text, "| `model` | text | required |"), "%s", text);
     cr_assert(strstr(text, "- `grid` (integer, 2 to 100, default 20): points of the search"), "%s", text);
     cr_assert(strstr(text, "`\"scaling\"`: moves scales (Someone 2023, eq. 4)"), "%s", text);
