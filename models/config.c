@@ -100,13 +100,16 @@ static qz_status read_head_dim(qz_model_config *out, const qz_json_node *config,
                    how, MOST_HEAD_DIM);
 }
 
-static qz_status read_activation(const qz_json_node *config)
+static qz_status read_activation(qz_model_config *out, const qz_json_node *config, const qz_family *family)
 {
-    const char *text = "silu";
-    const qz_json_node *node = qz_json_get(config, "hidden_act");
-    if (!qz_config_absent(node)) QZ_TRY(qz_json_string(node, "hidden_act", &text));
-    if (strcmp(text, "silu") == 0) return QZ_OK;
-    return QZ_FAIL(QZ_UNSUPPORTED, "hidden_act: found \"%.80s\", allowed is \"silu\"", text);
+    const char *key = family->activation ? family->activation : "hidden_act", *text;
+    const qz_json_node *node = qz_json_get(config, key);
+    out->gelu_tanh = family->default_gelu_tanh;
+    if (qz_config_absent(node)) return QZ_OK;
+    QZ_TRY(qz_json_string(node, key, &text));
+    out->gelu_tanh = strcmp(text, "gelu_pytorch_tanh") == 0;
+    if (out->gelu_tanh || strcmp(text, "silu") == 0) return QZ_OK;
+    return QZ_FAIL(QZ_UNSUPPORTED, "%s: found \"%.80s\", allowed are \"silu\" and \"gelu_pytorch_tanh\"", key, text);
 }
 
 static qz_status read_bos(qz_model_config *out, const qz_json_node *config)
@@ -140,7 +143,7 @@ static qz_status read_stored_type(qz_model_config *out, const qz_json_node *conf
     return QZ_FAIL(QZ_UNSUPPORTED, "%s: found \"%.80s\", allowed are float32, float16 and bfloat16", key, text);
 }
 
-static qz_status read_shared(qz_model_config *out, const qz_json_node *config, const qz_family *family)
+static qz_status read_shared(qz_model_config *out, const qz_json_node *config, const qz_family *family, qz_arena *arena)
 {
     QZ_TRY(needed(config, "hidden_size", MOST_HIDDEN, &out->hidden));
     QZ_TRY(needed(config, "intermediate_size", MOST_FFN, &out->ffn));
@@ -149,14 +152,14 @@ static qz_status read_shared(qz_model_config *out, const qz_json_node *config, c
     QZ_TRY(needed(config, "max_position_embeddings", MOST_CONTEXT, &out->context));
     QZ_TRY(read_heads(out, config, family));
     QZ_TRY(read_head_dim(out, config, family));
-    QZ_TRY(read_activation(config));
-    out->norm_eps = 1e-6;
+    QZ_TRY(read_activation(out, config, family));
+    out->norm_eps = family->default_norm_eps > 0 ? family->default_norm_eps : 1e-6;
     const qz_json_node *eps = qz_json_get(config, "rms_norm_eps");
     if (!qz_config_absent(eps)) QZ_TRY(qz_json_number(eps, "rms_norm_eps", 1e-30, 1, &out->norm_eps));
-    QZ_TRY(qz_config_flag(config, "tie_word_embeddings", false, &out->tied));
+    QZ_TRY(qz_config_flag(config, "tie_word_embeddings", family->default_tied, &out->tied));
     QZ_TRY(read_bos(out, config));
     QZ_TRY(read_stored_type(out, config));
-    return qz_config_rope(out, config);
+    return qz_config_rope(out, config, family, arena);
 }
 
 qz_status qz_model_config_read(qz_model_config *out, const qz_json_node *config, qz_arena *arena)
@@ -167,8 +170,10 @@ qz_status qz_model_config_read(qz_model_config *out, const qz_json_node *config,
         return QZ_FAIL(QZ_FORMAT, "found %s, expected an object", qz_json_type_name(qz_json_type_of(config)));
     QZ_TRY(find_family(&family, config));
     out->family = family->plugin.name;
-    QZ_TRY(read_shared(out, config, family));
+    QZ_TRY(read_shared(out, config, family, arena));
+    out->embedding_scale = 1;
     out->layer_slides = qz_arena_calloc(arena, (size_t)out->layers);
-    if (!out->layer_slides) return qz_arena_failed(arena);
+    out->layer_routes = qz_arena_calloc(arena, (size_t)out->layers);
+    if (!out->layer_slides || !out->layer_routes) return qz_arena_failed(arena);
     return family->read_config(out, config);
 }

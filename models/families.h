@@ -25,4 +25,15 @@ QZ_NODISCARD qz_status qz_config_int_or(const qz_json_node *config, const char *
  */
 QZ_NODISCARD qz_status qz_config_qwen_window(qz_model_config *out, const qz_json_node *config);
 
+/* layer_types, where it is given -> layer_slides; out->window is already read. */
+QZ_NODISCARD qz_status qz_config_layer_types(qz_model_config *out, const qz_json_node *config, bool *given);
+/* sliding_window -> window and layer_slides: all layers slide, unless it is null. */
+QZ_NODISCARD qz_status qz_config_window(qz_model_config *out, const qz_json_node *config, int64_t absent);
+/* The number of experts under `key` or, as transformers 5 writes it, num_local_experts; and num_experts_per_tok. */
+QZ_NODISCARD qz_status qz_config_experts(qz_model_config *out, const qz_json_node *config, const char *key,
+                                         int64_t absent, int64_t active_absent);
+/* An optional number in [low, high]; absent is `absent`, null is `null`. */
+QZ_NODISCARD qz_status qz_config_number_or(const qz_json_node *config, const char *key, double low, double high,
+                                           double absent, double null, double *out);
+
 #endif

@@ -1,16 +1,12 @@
 /* Mistral: Llama whose layers all attend to a sliding window (null: none).
  * Source: Jiang et al. 2023; transformers, models/mistral/configuration_mistral.py. */
-#include <string.h>
-
 #include "models/families.h"
 
 enum { DEFAULT_WINDOW = 4096 };
 
 static qz_status read_config(qz_model_config *out, const qz_json_node *config)
 {
-    QZ_TRY(qz_config_int_or(config, "sliding_window", 1, INT32_MAX, DEFAULT_WINDOW, 0, &out->window));
-    memset(out->layer_slides, out->window > 0, (size_t)out->layers);
-    return QZ_OK;
+    return qz_config_window(out, config, DEFAULT_WINDOW);
 }
 
 const qz_family qz_family_mistral = {

@@ -60,13 +60,16 @@ static qz_status make_form(qz_layer_form *f, const qz_model *m, bool routed)
 
 qz_status qz_model_form_layers(qz_model *m)
 {
-    QZ_TRY(make_form(&m->form[0], m, false));
-    return m->config.experts ? make_form(&m->form[1], m, true) : QZ_OK;
+    for (int64_t i = 0; i < m->config.layers; i++) {
+        const bool routed = m->config.layer_routes[i];
+        if (!m->form[routed].place) QZ_TRY(make_form(&m->form[routed], m, routed));
+    }
+    return QZ_OK;
 }
 
 const qz_layer_form *qz_model_form(const qz_model *m, int layer)
 {
-    return &m->form[m->config.layer_routes && m->config.layer_routes[layer]];
+    return &m->form[m->config.layer_routes[layer]];
 }
 
 int qz_model_linears(const qz_model *m, int layer)

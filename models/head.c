@@ -26,14 +26,16 @@ qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor 
     }
     QZ_TRY(qz_op_embedding(m->backend, residual, &m->embedding, ids));
     QZ_TRY(qz_op_first_nonfinite(m->backend, residual, &bad));
-    if (bad < 0) return QZ_OK;
-    return nonfinite_in(m->family->names->embedding, ids[bad / residual->shape[1]], bad % residual->shape[1]);
+    if (bad >= 0)
+        return nonfinite_in(m->family->names->embedding, ids[bad / residual->shape[1]], bad % residual->shape[1]);
+    const float scale = (float)m->config.embedding_scale;
+    return scale == 1 ? QZ_OK : qz_op_scale(m->backend, residual, residual, scale);
 }
 
 qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *residual, const qz_tensor *y)
 {
     qz_tensor w = qz_tensor_1d(m->final_norm, QZ_F32, m->config.hidden);
-    return qz_op_rmsnorm(m->backend, y, residual, &w, (float)m->config.norm_eps, 0);
+    return qz_norm_apply(m, &w, y, residual);
 }
 
 /* Rows [first, first + count) of the head as F32: a view of the map, or widened into `room` (TILE, C). */
@@ -57,6 +59,14 @@ static int64_t tile_end(const qz_model *m, int64_t first)
     return first + TILE < m->config.vocabulary ? first + TILE : m->config.vocabulary;
 }
 
+/* logits (T, count) of the rows of the head */
+static qz_status tile_logits(const qz_model *m, const qz_tensor *logits, const qz_tensor *hidden, const qz_tensor *rows)
+{
+    const float cap = (float)m->config.logit_softcap;
+    QZ_TRY(qz_op_linear(m->backend, logits, hidden, rows, NULL, false));
+    return cap > 0 ? qz_op_softcap(m->backend, logits, logits, cap) : QZ_OK;
+}
+
 static qz_status write_logits(const qz_model *m, const qz_tensor *hidden, const qz_tensor *logits, qz_arena *scratch)
 {
     float *room = qz_arena_array(scratch, float, (size_t)(TILE * m->config.hidden));
@@ -66,7 +76,7 @@ static qz_status write_logits(const qz_model *m, const qz_tensor *hidden, const 
         QZ_TRY(head_rows(m, v, tile_end(m, v) - v, room, &rows));
         tile.data = qz_f32(logits) + v;
         tile.shape[1] = tile_end(m, v) - v;
-        QZ_TRY(qz_op_linear(m->backend, &tile, hidden, &rows, NULL, false));
+        QZ_TRY(tile_logits(m, &tile, hidden, &rows));
     }
     return QZ_OK;
 }
@@ -123,7 +133,7 @@ static qz_status sum_tiles(const qz_model *m, const qz_tensor *hidden, sums *s, 
     for (int64_t v = 0; v < m->config.vocabulary; v = tile_end(m, v)) {
         qz_tensor rows, tile = qz_tensor_2d(logits, QZ_F32, s->tokens, tile_end(m, v) - v);
         QZ_TRY(head_rows(m, v, tile_end(m, v) - v, room, &rows));
-        QZ_TRY(qz_op_linear(m->backend, &tile, hidden, &rows, NULL, false));
+        QZ_TRY(tile_logits(m, &tile, hidden, &rows));
         QZ_TRY(add_tile(m, s, &tile, v));
     }
     return QZ_OK;

@@ -75,7 +75,7 @@ qz_status qz_model_layer_norms(const qz_model *m, int index, qz_layer *out, qz_a
 {
     const qz_model_config *c = &m->config;
     const qz_layer_names *names = &m->names[index];
-    *out = (qz_layer){.index = index};
+    *out = (qz_layer){.index = index, .norm_offset = c->norm_offset};
     for (int j = 0; j < QZ_NORMS; j++) {
         out->norm_name[j] = names->norm[j];
         if (names->norm[j]) QZ_TRY(read_vector(m, names->norm[j], c->hidden, &out->norm[j], arena));

@@ -47,10 +47,18 @@ static qz_status find_tables(qz_model *m)
 static qz_status read_small(qz_model *m)
 {
     const qz_model_config *c = &m->config;
+    const size_t pairs = (size_t)c->rope.dims / 2;
     m->final_norm = qz_arena_array(m->arena, float, (size_t)c->hidden);
-    m->inv_freq = qz_arena_array(m->arena, float, (size_t)c->head_dim / 2);
+    m->inv_freq = qz_arena_array(m->arena, float, pairs);
     if (!m->final_norm || !m->inv_freq) return qz_arena_failed(m->arena);
-    qz_rope_frequencies(m->inv_freq, &c->rope, c->head_dim);
+    qz_rope_frequencies(m->inv_freq, &c->rope, c->rope.dims);
+    if (c->rope.kind == QZ_ROPE_LONG) {
+        qz_rope far = c->rope;
+        far.factors = c->rope.far_factors;
+        m->far_inv_freq = qz_arena_array(m->arena, float, pairs);
+        if (!m->far_inv_freq) return qz_arena_failed(m->arena);
+        qz_rope_frequencies(m->far_inv_freq, &far, far.dims);
+    }
     return qz_ckpt_read_plain(m->ckpt, m->family->names->final_norm, 1, &c->hidden, m->final_norm);
 }
 

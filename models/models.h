@@ -67,15 +67,18 @@ static inline int qz_input_expert(int input)
 /* Norms over the residual stream: before attention and before the MLP, and on what either adds (Gemma 2). */
 typedef enum qz_norm { QZ_NORM_ATTENTION, QZ_NORM_MLP, QZ_NORM_AFTER_ATTENTION, QZ_NORM_AFTER_MLP, QZ_NORMS } qz_norm;
 
-typedef enum qz_rope_kind { QZ_ROPE_DEFAULT, QZ_ROPE_LINEAR, QZ_ROPE_LLAMA3, QZ_ROPE_YARN } qz_rope_kind;
+typedef enum qz_rope_kind { QZ_ROPE_DEFAULT, QZ_ROPE_LINEAR, QZ_ROPE_LLAMA3, QZ_ROPE_YARN, QZ_ROPE_LONG } qz_rope_kind;
 
 typedef struct qz_rope {
     qz_rope_kind kind;
+    int64_t dims; /* channels of a head that are rotated, the first ones; D unless the family rotates a part */
     double theta, factor;
-    double low_freq_factor, high_freq_factor, original_context; /* llama3; original_context also yarn */
+    double low_freq_factor, high_freq_factor, original_context; /* llama3; original_context also yarn and long */
     double beta_fast, beta_slow;                                /* yarn */
-    double attention_factor;                                    /* cos and sin are multiplied by it; 1 unless yarn */
-    bool truncate;                                              /* yarn */
+    double attention_factor;            /* cos and sin are multiplied by it; 1 unless yarn or long */
+    bool truncate;                      /* yarn */
+    const float *factors, *far_factors; /* (dims/2) long: divisors of the frequencies for sequences of up to
+                                         * original_context tokens, and for longer ones */
 } qz_rope;
 
 /* What config.json says, after the family's defaults. */
@@ -91,7 +94,7 @@ typedef struct qz_model_config {
     int64_t active_experts;     /* that a token is sent to */
     int64_t expert_ffn;         /* F of one expert */
     bool normalize_routing;     /* weights of the active experts are divided by their sum */
-    uint8_t *layer_routes;      /* (layers) 1: with a router; NULL: none has one */
+    uint8_t *layer_routes;      /* (layers) 1: with a router */
     double norm_offset;         /* norms multiply by w + this (Gemma: 1) */
     double embedding_scale;     /* 1 but for Gemma */
     double attention_scale;     /* of q k^T; 0: 1 / sqrt(D) */
@@ -123,6 +126,12 @@ typedef struct qz_family {
     const char *model_type;   /* "llama" */
     int64_t default_kv_heads; /* when config.json has no num_key_value_heads; 0: as many as heads */
     int64_t default_head_dim; /* when config.json has no head_dim; 0: hidden_size / num_attention_heads */
+    double default_theta;     /* when it has no rope_theta; 0: 10000 */
+    double default_norm_eps;  /* when it has no rms_norm_eps; 0: 1e-6 */
+    bool default_tied;        /* when it has no tie_word_embeddings */
+    bool default_gelu_tanh;   /* when it has no activation; else silu */
+    bool partial_rotation;    /* partial_rotary_factor may be less than 1 */
+    const char *activation;   /* key of config.json; NULL: "hidden_act" */
     const qz_tensor_names *names;
     /* Reads what is particular to the family on top of what all share. */
     qz_status (*read_config)(qz_model_config *out, const qz_json_node *config);
@@ -174,6 +183,7 @@ typedef struct qz_layer {
     qz_linear *part;                 /* [4 + 3 experts] the rows of each role: views of `linear`; see qz_layer_part */
     const char *norm_name[QZ_NORMS]; /* full tensor names; NULL: none */
     qz_tensor norm[QZ_NORMS];        /* (C) F32; data NULL: none */
+    double norm_offset;              /* norms multiply by w + this */
     qz_tensor q_norm, k_norm;        /* (D) F32; data NULL: none */
     const char *router_name;         /* full tensor name; NULL: every token goes to expert 0 */
     qz_tensor router;                /* (E, C) F32; data NULL: none */

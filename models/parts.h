@@ -31,11 +31,33 @@ struct qz_model {
     size_t plains;
     qz_tensor embedding, head; /* (V, C) as stored; the same when tied */
     float *final_norm;         /* (C) */
-    float *inv_freq;           /* (D/2) */
+    float *inv_freq;           /* (rotated channels / 2) */
+    float *far_inv_freq;       /* the same for sequences beyond the original context; NULL: no other */
     qz_tap tap;
 };
 
-qz_status qz_model_form_layers(qz_model *m);
+/* Parts of the decoder (decoder.c). */
+QZ_NODISCARD qz_status qz_matrix_new(qz_tensor *out, int64_t rows, int64_t cols, qz_arena *arena);
+QZ_NODISCARD qz_status qz_tap_call(const qz_model *m, const qz_layer *layer, int input, qz_point point,
+                                   const qz_tensor *x);
+/* y (T, N) = x (T, K) through the rows of a role, or y += that. */
+QZ_NODISCARD qz_status qz_role_apply(const qz_model *m, const qz_layer *layer, qz_role role, int expert,
+                                     const qz_tensor *y, const qz_tensor *x, bool accumulate);
+/* y = norm of x; y may be x. */
+QZ_NODISCARD qz_status qz_norm_apply(const qz_model *m, const qz_tensor *norm, const qz_tensor *y, const qz_tensor *x);
+/* gate (T, F) = act(x through gate) * (x through up); up (T, F) is workspace. */
+QZ_NODISCARD qz_status qz_gate_up_apply(const qz_model *m, const qz_layer *layer, int expert, const qz_tensor *gate,
+                                        const qz_tensor *up, const qz_tensor *x);
+/* carry (T, H * D) = attention of x (T, C) (attention.c), and the numbers of scratch that it takes. */
+QZ_NODISCARD qz_status qz_attention_apply(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *x,
+                                          const qz_tensor *carry, qz_arena *scratch);
+uint64_t qz_attention_numbers(const qz_model *m, qz_batch batch);
+/* y (T, C) += what the experts make of x (T, C) (experts.c); `observe`: taps are called, y is left alone. */
+QZ_NODISCARD qz_status qz_experts_apply(const qz_model *m, const qz_layer *layer, const qz_tensor *x,
+                                        const qz_tensor *y, bool observe, qz_arena *scratch);
+uint64_t qz_experts_numbers(const qz_model *m, int64_t tokens);
+
+QZ_NODISCARD qz_status qz_model_form_layers(qz_model *m);
 const qz_layer_form *qz_model_form(const qz_model *m, int layer);
 /* Fills names from the family's table. */
 QZ_NODISCARD qz_status qz_model_name_layers(qz_model *m);

@@ -3,6 +3,7 @@
  *     linear   the same, over factor (Chen et al. 2023)
  *     llama3   long wavelengths over factor, short ones kept, a linear blend between (Llama 3.1)
  *     yarn     a ramp between the interpolated and the original frequency (Peng et al. 2023, eq. 20 to 24)
+ *     long     over a factor of its own for each frequency (LongRoPE, Ding et al. 2024, eq. 2)
  * Frequencies are within an ulp of torch's (its powf differs from ours); angles follow from them exactly. */
 #include "models/rope.h"
 
@@ -56,6 +57,10 @@ void qz_rope_frequencies(float *inv_freq, const qz_rope *rope, int64_t head_dim)
         return;
     }
     for (int64_t i = 0; i < head_dim / 2; i++) {
+        if (rope->kind == QZ_ROPE_LONG) {
+            inv_freq[i] = 1 / (rope->factors[i] * power(rope, i, head_dim));
+            continue;
+        }
         float plain = 1 / power(rope, i, head_dim);
         if (rope->kind == QZ_ROPE_LINEAR) plain /= (float)rope->factor;
         inv_freq[i] = rope->kind == QZ_ROPE_LLAMA3 ? llama3(rope, plain) : plain;

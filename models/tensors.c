@@ -86,6 +86,19 @@ static qz_status check_plain(const qz_model *m, const char *name, int64_t rows, 
     return QZ_OK;
 }
 
+/* transformers 5 holds all experts of a layer in two tensors, and some writers store them so. */
+static qz_status refuse_fused_experts(const qz_model *m, int layer)
+{
+    const qz_tensor_names *names = m->family->names;
+    char fused[512];
+    snprintf(fused, sizeof fused, "%s.%d.%s.gate_up_proj", names->layer, layer, names->experts);
+    if (!qz_ckpt_find(m->ckpt, fused)) return QZ_OK;
+    return QZ_FAIL(QZ_UNSUPPORTED,
+                   "%s: all experts in one tensor, expected %s.%d.%s.0.%s.weight and so on; save the model with "
+                   "transformers' save_pretrained, which writes a tensor for each expert",
+                   fused, names->layer, layer, names->experts, names->expert_linear[0]);
+}
+
 static qz_status check_linear(const qz_model *m, const char *module, const qz_linear_place *p)
 {
     char name[512];
@@ -110,6 +123,7 @@ static qz_status check_layer(qz_model *m, int layer)
 {
     const qz_model_config *c = &m->config;
     const qz_layer_names *names = &m->names[layer];
+    if (names->router) QZ_TRY(refuse_fused_experts(m, layer));
     for (int i = 0; i < qz_model_linears(m, layer); i++)
         QZ_TRY(check_linear(m, names->linear[i], qz_model_linear(m, layer, i)));
     for (int j = 0; j < QZ_NORMS; j++)

@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "calib/journal.h"
 
 enum { LARGEST_REPORT = 64 << 20 };
 
@@ -22,6 +23,7 @@ struct qz_output {
     const char *path, *work, *old;
     const char *made; /* topmost parent that did not exist; NULL: none */
     int marker;       /* locked; -1: none */
+    bool keep;        /* a failure leaves the work for another run to go on */
 };
 
 typedef enum kind { NOTHING, FOLDER, OTHER, LINK } kind;
@@ -102,14 +104,9 @@ static qz_status check_final(const char *path, bool overwrite)
                    path);
 }
 
-/* A folder named OUTPUT.partial is ours when it holds the marker as a regular file, or nothing at all. */
-static qz_status check_work(const char *work)
+static qz_status check_unused(const char *work)
 {
     char marker[PATH_MAX + 32];
-    bool empty = false;
-    if (kind_of(work) == NOTHING) return QZ_OK;
-    if (kind_of(work) == FOLDER) QZ_TRY(is_empty(&empty, work));
-    if (empty) return QZ_OK;
     snprintf(marker, sizeof marker, "%s/" QZ_OUTPUT_MARKER, work);
     if (kind_of(work) != FOLDER || kind_of(marker) != OTHER)
         return QZ_FAIL(QZ_IO, "%s: is in the way and not from a run of qcal; move or remove it", work);
@@ -119,6 +116,36 @@ static qz_status check_work(const char *work)
     close(fd);
     if (busy) return QZ_FAIL(QZ_IO, "%s: another qcal is working there; wait for it or choose another output", work);
     return QZ_OK;
+}
+
+/* A folder named OUTPUT.partial is ours when it holds the marker as a regular file, or nothing at all. Hours of work
+ * are not thrown away unasked. */
+static qz_status check_work(const char *work, bool overwrite)
+{
+    bool empty = false;
+    if (kind_of(work) == NOTHING) return QZ_OK;
+    if (kind_of(work) == FOLDER) QZ_TRY(is_empty(&empty, work));
+    if (empty) return QZ_OK;
+    QZ_TRY(check_unused(work));
+    size_t layers = overwrite ? 0 : qz_journal_peek(work);
+    if (layers > 0)
+        return QZ_FAIL(QZ_IO,
+                       "%s: holds %zu finished layer%s of an interrupted run; go on with --resume, or start again with "
+                       "--overwrite",
+                       work, layers, layers == 1 ? "" : "s");
+    return QZ_OK;
+}
+
+/* A run that was killed as it put its work in place has no marker any more, but a report. */
+static qz_status check_interrupted(const char *work, const char *path)
+{
+    if (kind_of(work) == NOTHING)
+        return QZ_FAIL(QZ_IO, "%s: there is no such folder, so there is nothing to resume%s", work,
+                       has_report(path) ? ": the run has finished" : "; run without --resume");
+    char marker[PATH_MAX + 32];
+    snprintf(marker, sizeof marker, "%s/" QZ_OUTPUT_MARKER, work);
+    if (kind_of(work) == FOLDER && kind_of(marker) == NOTHING && has_report(work)) return QZ_OK;
+    return check_unused(work);
 }
 
 /* The folder that has to hold OUTPUT, or its nearest ancestor that exists, must be one that can be written. */
@@ -141,14 +168,25 @@ static qz_status check_parent(const char *path)
     return QZ_OK;
 }
 
-qz_status qz_output_check(const char *path, bool overwrite)
+static qz_status check(const char *path, bool overwrite, bool resume)
 {
     char tidied[PATH_MAX], work[PATH_MAX + 16];
     QZ_TRY(tidy(tidied, path));
     snprintf(work, sizeof work, "%s.partial", tidied);
+    if (resume) QZ_TRY(check_interrupted(work, tidied));
     QZ_TRY(check_final(tidied, overwrite));
-    QZ_TRY(check_work(work));
+    if (!resume) QZ_TRY(check_work(work, overwrite));
     return check_parent(tidied);
+}
+
+qz_status qz_output_check(const char *path, bool overwrite)
+{
+    return check(path, overwrite, false);
+}
+
+qz_status qz_output_check_resume(const char *path, bool overwrite)
+{
+    return check(path, overwrite, true);
 }
 
 qz_status qz_output_keeps(const char *path, const char *input)
@@ -196,16 +234,21 @@ static void remove_parents(const qz_output *o)
     }
 }
 
+static qz_status lock_marker(qz_output *o, int flags)
+{
+    char *marker = qz_path_join(o->arena, o->work, QZ_OUTPUT_MARKER);
+    if (!marker) return qz_arena_failed(o->arena);
+    o->marker = open(marker, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0666);
+    if (o->marker < 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
+    if (flock(o->marker, LOCK_EX | LOCK_NB) != 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
+    return QZ_OK;
+}
+
 static qz_status make_work(qz_output *o)
 {
     if (kind_of(o->work) != NOTHING) QZ_TRY(qz_folder_remove(o->work));
     if (mkdir(o->work, 0777) != 0) return QZ_FAIL(QZ_IO, "%s: cannot be made: %s", o->work, strerror(errno));
-    char *marker = qz_path_join(o->arena, o->work, QZ_OUTPUT_MARKER);
-    if (!marker) return qz_arena_failed(o->arena);
-    o->marker = open(marker, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (o->marker < 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
-    if (flock(o->marker, LOCK_EX | LOCK_NB) != 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
-    return QZ_OK;
+    return lock_marker(o, O_EXCL);
 }
 
 static qz_status new_output(qz_output **out, const char *path)
@@ -252,31 +295,69 @@ qz_status qz_output_open(qz_output **out, const char *path, bool overwrite)
     return QZ_OK;
 }
 
+qz_status qz_output_resume(qz_output **out, const char *path, bool overwrite)
+{
+    qz_output *o;
+    *out = NULL;
+    QZ_TRY(qz_output_check_resume(path, overwrite));
+    QZ_TRY(new_output(&o, path));
+    o->keep = true;
+    qz_status status = lock_marker(o, 0);
+    if (status != QZ_OK) {
+        qz_output_abandon(o);
+        return status;
+    }
+    *out = o;
+    return QZ_OK;
+}
+
+void qz_output_keep(qz_output *o)
+{
+    o->keep = true;
+}
+
+bool qz_output_is_kept(const qz_output *o)
+{
+    return o && o->keep;
+}
+
 const char *qz_output_work(const qz_output *o)
 {
     return o->work;
 }
 
 /* The message of the failure that led here must survive. */
-void qz_output_abandon(qz_output *o)
+static void remove_work(const qz_output *o)
 {
     qz_error saved;
-    if (!o) return;
     qz_error_save(&saved, QZ_OK);
     if (o->marker >= 0 && qz_folder_remove(o->work) != QZ_OK) fprintf(stderr, "qcal: %s\n", qz_error_message());
     if (o->marker < 0) rmdir(o->work);
     remove_parents(o);
-    close_output(o);
     (void)qz_error_restore(&saved);
+}
+
+void qz_output_abandon(qz_output *o)
+{
+    if (!o) return;
+    if (!o->keep) remove_work(o);
+    close_output(o);
+}
+
+static qz_status unlink_in(const qz_output *o, const char *name)
+{
+    char *path = qz_path_join(o->arena, o->work, name);
+    if (!path) return qz_arena_failed(o->arena);
+    if (unlink(path) != 0 && errno != ENOENT) return QZ_FAIL(QZ_IO, "%s: %s", path, strerror(errno));
+    return QZ_OK;
 }
 
 /* old aside, new in its place; old back when that fails */
 static qz_status put_in_place(qz_output *o)
 {
     bool replaces = kind_of(o->path) == FOLDER;
-    char *marker = qz_path_join(o->arena, o->work, QZ_OUTPUT_MARKER);
-    if (!marker) return qz_arena_failed(o->arena);
-    if (unlink(marker) != 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
+    QZ_TRY(unlink_in(o, QZ_JOURNAL_NAME));
+    QZ_TRY(unlink_in(o, QZ_OUTPUT_MARKER));
     if (replaces) QZ_TRY(qz_path_rename(o->path, o->old));
     qz_status status = qz_path_rename(o->work, o->path);
     if (status == QZ_OK || !replaces) return status;

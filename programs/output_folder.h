@@ -4,11 +4,13 @@
  *     QZ_TRY(qz_output_check(path, overwrite));            // early, changes nothing
  *     QZ_TRY(qz_output_open(&o, path, overwrite));          // makes OUTPUT.partial
  *     ... write into qz_output_work(o) ...
+ *     qz_output_keep(o);                                    // from here on it pays to resume
  *     status = qz_output_commit(o);                         // or qz_output_abandon(o)
  *
  * Rules: OUTPUT must not exist or be empty. With `overwrite` it may be a folder that qcal wrote (its report.json says
  * so), which is put aside and removed after the new one is in its place. OUTPUT.partial of a crashed run is recognised
- * by a marker and removed; anything else of that name is left alone. Links are not followed. */
+ * by a marker. It is removed, unless its journal (calib/journal.h) names finished layers: then the user has to choose
+ * between qz_output_resume and `overwrite`. Anything else of that name is left alone. Links are not followed. */
 #ifndef QZ_PROGRAMS_OUTPUT_FOLDER_H
 #define QZ_PROGRAMS_OUTPUT_FOLDER_H
 
@@ -24,10 +26,17 @@ QZ_NODISCARD qz_status qz_output_check(const char *path, bool overwrite);
 /* `input` must not be OUTPUT or lie in it: replacing the one would destroy the other. NULL is fine. */
 QZ_NODISCARD qz_status qz_output_keeps(const char *path, const char *input);
 QZ_NODISCARD qz_status qz_output_open(qz_output **out, const char *path, bool overwrite);
+/* The same two for going on with OUTPUT.partial of an interrupted run, which must be there and not in use. */
+QZ_NODISCARD qz_status qz_output_check_resume(const char *path, bool overwrite);
+QZ_NODISCARD qz_status qz_output_resume(qz_output **out, const char *path, bool overwrite);
 const char *qz_output_work(const qz_output *o); /* the folder to write into */
-/* Puts the work in its place and frees; on failure the work is removed and what was there before stays. */
+/* From now on the work outlives a failure, for qz_output_resume. */
+void qz_output_keep(qz_output *o);
+bool qz_output_is_kept(const qz_output *o);
+/* Puts the work in its place, without the journal, and frees; on failure the work is removed (unless kept) and what was
+ * there before stays. */
 QZ_NODISCARD qz_status qz_output_commit(qz_output *o);
-/* Removes the work, and parent folders that were made for it, and frees. NULL allowed. */
+/* Removes the work (unless kept), and parent folders that were made for it, and frees. NULL allowed. */
 void qz_output_abandon(qz_output *o);
 
 #endif

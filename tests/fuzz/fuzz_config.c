@@ -20,9 +20,13 @@ static void check(const qz_model_config *c)
     require(c->head_dim > 0 && c->head_dim % 2 == 0 && c->head_dim / 2 <= 1 << 12);
     require(c->bos >= -1 && c->bos < c->vocabulary && c->window >= 0 && c->norm_eps > 0);
     for (int64_t i = 0; i < c->layers; i++) require(!c->layer_slides[i] || c->window > 0);
-    qz_rope_frequencies(inv_freq, &c->rope, c->head_dim);
-    for (int64_t i = 0; i < c->head_dim / 2; i++) require(isfinite(inv_freq[i]));
+    require(c->rope.dims >= 2 && c->rope.dims <= c->head_dim && c->rope.dims % 2 == 0);
+    qz_rope_frequencies(inv_freq, &c->rope, c->rope.dims);
+    for (int64_t i = 0; i < c->rope.dims / 2; i++) require(isfinite(inv_freq[i]));
     require(isfinite(c->rope.attention_factor));
+    require(c->active_experts <= c->experts && (c->experts == 0 || c->expert_ffn > 0));
+    for (int64_t i = 0; i < c->layers; i++) require(!c->layer_routes[i] || c->active_experts > 0);
+    require(c->embedding_scale > 0 && isfinite(c->embedding_scale) && isfinite(c->attention_scale));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

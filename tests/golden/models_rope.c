@@ -58,11 +58,12 @@ static void config_text(const qz_json_node *kind, char *out, size_t size)
 static qz_rope rope_of(const qz_json_node *kind)
 {
     char text[1000];
+    const qz_family family = {0};
     qz_model_config c = {.context = 1 << 20};
     qz_json *doc;
     config_text(kind, text, sizeof text);
     check_ok(qz_json_parse(&doc, text, strlen(text)));
-    check_ok(qz_config_rope(&c, qz_json_root(doc)));
+    check_ok(qz_config_rope(&c, qz_json_root(doc), &family, NULL));
     qz_json_close(doc);
     return c.rope;
 }

@@ -54,6 +54,9 @@ Test(config, defaults)
     ok_with("head_dim", "32");
     cr_assert(c.head_dim == 32);
     ok_with("hidden_act", NULL);
+    cr_assert(!c.gelu_tanh && c.embedding_scale == 1 && c.rope.dims == 16);
+    ok_with("hidden_act", "\"gelu_pytorch_tanh\"");
+    cr_assert(c.gelu_tanh);
     ok_with("architectures", NULL);
     cr_assert_str_eq(c.family, "llama");
 }
@@ -88,8 +91,8 @@ Test(config, heads_must_fit_together)
 Test(config, unknown_family_lists_the_known)
 {
     qz_model_config c;
-    fails_with("architectures", "[\"Gemma2ForCausalLM\"]", QZ_UNSUPPORTED, "Gemma2ForCausalLM");
-    fails_with("architectures", "[\"Gemma2ForCausalLM\"]", QZ_UNSUPPORTED, "Qwen3ForCausalLM (qwen3)");
+    fails_with("architectures", "[\"GPT2LMHeadModel\"]", QZ_UNSUPPORTED, "GPT2LMHeadModel");
+    fails_with("architectures", "[\"GPT2LMHeadModel\"]", QZ_UNSUPPORTED, "Qwen3ForCausalLM (qwen3)");
     fails_with("architectures", "\"LlamaForCausalLM\"", QZ_FORMAT, "architectures: found a string");
     fails_with("architectures", "[7]", QZ_FORMAT, "architectures[0]");
     fails_with("model_type", "\"gpt2\"", QZ_FORMAT, "model_type: found \"gpt2\"");
@@ -114,7 +117,7 @@ Test(config, neither_architecture_nor_type)
 Test(config, activation_norm_and_flags)
 {
     qz_model_config c;
-    fails_with("hidden_act", "\"gelu\"", QZ_UNSUPPORTED, "hidden_act: found \"gelu\", allowed is \"silu\"");
+    fails_with("hidden_act", "\"gelu\"", QZ_UNSUPPORTED, "hidden_act: found \"gelu\", allowed are \"silu\" and");
     fails_with("hidden_act", "3", QZ_FORMAT, "hidden_act");
     fails_with("rms_norm_eps", "0", QZ_FORMAT, "rms_norm_eps");
     fails_with("rms_norm_eps", "-1e-5", QZ_FORMAT, "rms_norm_eps");

@@ -167,13 +167,57 @@ Test(model, quantized_folder)
 
 Test(model, unknown_family)
 {
+    change c = {.key = "architectures", .value = "[\"GPT2LMHeadModel\"]"};
     qz_ckpt *ckpt;
     qz_model *m;
-    check_ok(qz_ckpt_open(&ckpt, golden_path("models/mixtral")));
-    check_fails(QZ_UNSUPPORTED, "config.json: architectures[0]: found \"MixtralForCausalLM\"",
+    check_ok(qz_ckpt_open(&ckpt, changed_model(golden_path("models/llama"), "unknown", c)));
+    check_fails(QZ_UNSUPPORTED, "config.json: architectures[0]: found \"GPT2LMHeadModel\"",
                 qz_model_open(&m, ckpt, ref_backend(), NULL));
     cr_assert(m == NULL);
     qz_ckpt_close(ckpt);
+}
+
+Test(model, experts_are_checked)
+{
+    const char *mixtral = "models/mixtral";
+    change c = {.kind = DROP, .tensor = "model.layers.1.block_sparse_moe.experts.2.w3.weight"};
+    check_fails(QZ_FORMAT, "model.layers.1.block_sparse_moe.experts.2.w3.weight: missing",
+                open_changed(mixtral, "e", c));
+    c = (change){.kind = RESHAPE, .tensor = "model.layers.0.block_sparse_moe.gate.weight"};
+    check_fails(QZ_SHAPE, "gate.weight: shape is (3, 64), config.json says (4, 64)", open_changed(mixtral, "g", c));
+    c = (change){.key = "num_local_experts", .value = "3"};
+    check_fails(QZ_SHAPE, "block_sparse_moe.gate.weight", open_changed(mixtral, "n", c));
+    c = (change){.kind = RENAME,
+                 .tensor = "model.layers.0.block_sparse_moe.experts.0.w1.weight",
+                 .to = "model.layers.0.block_sparse_moe.experts.gate_up_proj"};
+    check_fails(QZ_UNSUPPORTED,
+                "experts.gate_up_proj: all experts in one tensor, expected model.layers.0.block_sparse_moe",
+                open_changed(mixtral, "f", c));
+}
+
+Test(model, linears_stored_as_one)
+{
+    opened o = open_model(golden_path("models/phi3"));
+    cr_assert(qz_model_linears(o.model, 0) == 4 && qz_model_inputs(o.model, 0) == 4);
+    cr_assert_str_eq(qz_model_linear_name(o.model, 1, 0), "model.layers.1.self_attn.qkv_proj");
+    cr_assert_str_eq(qz_model_linear_name(o.model, 1, 2), "model.layers.1.mlp.gate_up_proj");
+    cr_assert_str_eq(qz_model_attention_name(o.model, 1), "model.layers.1.self_attn");
+    cr_assert(qz_model_linear(o.model, 0, 0)->roles == 3 && qz_model_linear(o.model, 0, 0)->n == 128);
+    cr_assert(qz_model_linear(o.model, 0, 2)->roles == 2 && qz_model_linear(o.model, 0, 2)->n == 256);
+    cr_assert(qz_model_linear(o.model, 0, 2)->input == QZ_STAGE_GATE_UP);
+    close_model(&o);
+}
+
+Test(model, linears_of_experts)
+{
+    opened o = open_model(golden_path("models/mixtral"));
+    cr_assert(qz_model_linears(o.model, 0) == 4 + 3 * 4 && qz_model_inputs(o.model, 0) == 2 + 2 * 4);
+    const qz_linear_place *p = qz_model_linear(o.model, 0, 4 + 3 * 2 + 2);
+    cr_assert_str_eq(qz_model_linear_name(o.model, 0, 4 + 3 * 2 + 2), "model.layers.0.block_sparse_moe.experts.2.w2");
+    cr_assert(p->role == QZ_ROLE_DOWN && p->expert == 2 && p->input == qz_input_of(QZ_STAGE_DOWN, 2) && p->k == 128);
+    cr_assert(qz_model_input_width(o.model, 0, p->input) == 128 &&
+              qz_model_input_width(o.model, 0, p->input - 1) == 64);
+    close_model(&o);
 }
 
 /* A file whose header is one byte longer, so that all of its data lies at odd addresses. */

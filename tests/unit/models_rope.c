@@ -77,3 +77,15 @@ Test(rope, tables_are_cos_and_sin_of_the_angle)
     }
     cr_assert(cos_table[0] == 1.5f && sin_table[0] == 0);
 }
+
+/* Ding et al. 2024: a divisor for each frequency. */
+Test(rope, long_divides_each)
+{
+    float a[D / 2], b[D / 2], factors[D / 2];
+    qz_rope r = {.kind = QZ_ROPE_DEFAULT, .theta = 10000, .factors = factors};
+    qz_rope_frequencies(a, &r, D);
+    for (int i = 0; i < D / 2; i++) factors[i] = 1 + 0.5f * (float)i;
+    r.kind = QZ_ROPE_LONG;
+    qz_rope_frequencies(b, &r, D);
+    for (int i = 0; i < D / 2; i++) cr_assert_float_eq(b[i], a[i] / factors[i], 3e-7 * a[i]);
+}

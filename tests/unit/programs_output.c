@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "calib/journal.h"
 #include "testing/testing.h"
 
 static void write_text(const char *folder, const char *name, const char *text)
@@ -141,6 +142,84 @@ Test(output, leftovers_of_a_crash)
     check_ok(qz_output_open(&o, test_path("out"), false));
     cr_assert_not(holds(partial, "mine"));
     qz_output_abandon(o);
+}
+
+/* A run that was killed after `layers` layers. */
+static void make_interrupted(const char *path, int layers)
+{
+    qz_output *o;
+    qz_journal *j;
+    check_ok(qz_output_open(&o, path, false));
+    qz_output_keep(o);
+    check_ok(qz_journal_create(&j, qz_output_work(o), &(qz_journal_text){"recipe", "abc"}, 1));
+    for (int i = 0; i < layers; i++) check_ok(qz_journal_add(j, &(qz_journal_layer){.layer = i}));
+    qz_journal_close(j);
+    write_text(qz_output_work(o), "w", "1");
+    qz_output_abandon(o);
+}
+
+Test(output, kept_work_is_resumed)
+{
+    qz_output *o;
+    const char *path = test_path("a/out"), *partial = test_path("a/out.partial");
+    make_interrupted(path, 2);
+    cr_assert(holds(partial, "w") && holds(partial, QZ_JOURNAL_NAME));
+    check_ok(qz_output_check_resume(path, false));
+    check_ok(qz_output_resume(&o, path, false));
+    cr_assert_str_eq(qz_output_work(o), partial);
+    cr_assert(qz_output_is_kept(o));
+    qz_output_abandon(o); /* stays once more */
+    check_ok(qz_output_resume(&o, path, false));
+    check_ok(qz_output_commit(o));
+    cr_assert(holds(path, "w") && !holds(path, QZ_JOURNAL_NAME) && !holds(path, QZ_OUTPUT_MARKER));
+    cr_assert_not(qz_path_exists(partial));
+}
+
+Test(output, finished_layers_are_not_lost_unasked)
+{
+    qz_output *o;
+    const char *path = test_path("out"), *partial = test_path("out.partial");
+    make_interrupted(path, 1);
+    check_fails(QZ_IO, "holds 1 finished layer of an interrupted run; go on with --resume, or start again with --over",
+                qz_output_open(&o, path, false));
+    cr_assert(holds(partial, "w"));
+    check_ok(qz_output_open(&o, path, true));
+    cr_assert_not(holds(partial, "w"));
+    qz_output_abandon(o);
+    make_interrupted(path, 0);
+    check_ok(qz_output_open(&o, path, false)); /* nothing was finished */
+    qz_output_abandon(o);
+    cr_assert_not(qz_path_exists(partial));
+}
+
+Test(output, nothing_to_resume)
+{
+    qz_output *o;
+    const char *path = test_path("out"), *partial = test_path("out.partial");
+    check_fails(QZ_IO, "nothing to resume; run without --resume", qz_output_resume(&o, path, false));
+    make_result(path, "old");
+    check_fails(QZ_IO, "nothing to resume: the run has finished", qz_output_resume(&o, path, true));
+    check_ok(qz_folder_make(partial));
+    write_text(partial, "mine", "x");
+    check_fails(QZ_IO, "is in the way and not from a run of qcal", qz_output_resume(&o, path, true));
+    write_text(partial, QZ_OUTPUT_MARKER, "");
+    check_fails(QZ_IO, "exists and is not empty", qz_output_resume(&o, path, false));
+    check_ok(qz_output_resume(&o, path, true));
+    qz_output *second;
+    check_fails(QZ_IO, "another qcal is working there", qz_output_resume(&second, path, true));
+    check_ok(qz_output_commit(o));
+    cr_assert(holds(path, "mine") && !holds(path, "old"));
+}
+
+/* Killed after the marker was taken away and before the folder got its name. */
+Test(output, killed_at_the_very_end)
+{
+    qz_output *o;
+    const char *path = test_path("out");
+    make_result(test_path("out.partial"), "w");
+    check_ok(qz_output_resume(&o, path, false));
+    check_ok(qz_output_commit(o));
+    cr_assert(holds(path, "w") && !holds(path, QZ_OUTPUT_MARKER));
 }
 
 Test(output, two_runs_do_not_meet)
