@@ -1,33 +1,25 @@
-/* See journal.h. Lines are JSON objects:
- *
- *   {"format":1,"program":"0.1.0","recipe":"5f...", ...}                              the identity, values are strings
- *   {"layer":0,"tensors":[[name,fingerprint],...],"rows":[[section,where,what,unit,value],...],
- *    "notes":[[severity,text],...],"numbers":[[name,value],...],"end":"<XXH3 of the line so far>"}
- *
- * The fingerprint at the end tells a whole line from one that a crash left half on the disk, even when a file system
- * made the file long before it wrote the data. */
+/* See journal.h; journal_lines.h has the form of a line. Each ends with ,"end":"<XXH3 of the line so far>"}, which
+ * tells a whole line from one that a crash left half on the disk, even when a file system made the file longer before
+ * it wrote the data. */
 #include "calib/journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/json.h"
+#include "calib/journal_lines.h"
 
-enum { LIMIT = 1 << 30, END_SIZE = 42 /* ,"end":"32 digits"} */, VALUES = 5 };
-
-#define FORMAT "1"
+enum { LIMIT = 1 << 30, END_SIZE = 42 /* ,"end":"32 digits"} */ };
 
 struct qz_journal {
     qz_arena *arena;
     const char *path;
     int fd;
-    qz_journal_text *identity;
+    const qz_journal_text *identity;
     qz_journal_layer *layer;
     size_t properties, layers;
 };
@@ -72,72 +64,6 @@ void qz_journal_close(qz_journal *j)
 }
 
 /* ---- writing ---- */
-
-/* A double as JSON; the three that JSON lacks as strings. */
-static void put_number(qz_json_writer *w, double value)
-{
-    if (isfinite(value))
-        qz_json_put_double(w, NULL, value);
-    else
-        qz_json_put_string(w, NULL, isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
-}
-
-static void put_rows(qz_json_writer *w, const qz_journal_layer *l)
-{
-    qz_json_begin_array(w, "rows");
-    for (size_t i = 0; i < l->rows; i++) {
-        const qz_report_row *r = &l->row[i];
-        qz_json_begin_array(w, NULL);
-        qz_json_put_string(w, NULL, r->section);
-        qz_json_put_string(w, NULL, r->where);
-        qz_json_put_string(w, NULL, r->what);
-        qz_json_put_string(w, NULL, r->unit);
-        put_number(w, r->value);
-        if (r->text) qz_json_put_string(w, NULL, r->text);
-        qz_json_end(w);
-    }
-    qz_json_end(w);
-}
-
-static void put_layer(qz_json_writer *w, const qz_journal_layer *l)
-{
-    qz_json_begin_object(w, NULL);
-    qz_json_put_int(w, "layer", l->layer);
-    qz_json_begin_array(w, "tensors");
-    for (size_t i = 0; i < l->tensors; i++) {
-        qz_json_begin_array(w, NULL);
-        qz_json_put_string(w, NULL, l->tensor[i].name);
-        qz_json_put_string(w, NULL, l->tensor[i].value);
-        qz_json_end(w);
-    }
-    qz_json_end(w);
-    put_rows(w, l);
-    qz_json_begin_array(w, "notes");
-    for (size_t i = 0; i < l->notes; i++) {
-        qz_json_begin_array(w, NULL);
-        qz_json_put_string(w, NULL, l->note[i].severity == QZ_WARN ? "warn" : "info");
-        qz_json_put_string(w, NULL, l->note[i].text);
-        qz_json_end(w);
-    }
-    qz_json_end(w);
-    qz_json_begin_array(w, "numbers");
-    for (size_t i = 0; i < l->numbers; i++) {
-        qz_json_begin_array(w, NULL);
-        qz_json_put_string(w, NULL, l->number[i].name);
-        put_number(w, l->number[i].value);
-        qz_json_end(w);
-    }
-    qz_json_end(w);
-    qz_json_end(w);
-}
-
-static void put_identity(qz_json_writer *w, const qz_journal_text *identity, size_t count)
-{
-    qz_json_begin_object(w, NULL);
-    qz_json_put_string(w, "format", FORMAT);
-    for (size_t i = 0; i < count; i++) qz_json_put_string(w, identity[i].name, identity[i].value);
-    qz_json_end(w);
-}
 
 /* The object's text with `,"end":"<fingerprint of what precedes>"}` in place of its last brace, and a newline. */
 static qz_status sealed(char **out, size_t *size, qz_json_writer *w, qz_arena *arena)
@@ -186,7 +112,7 @@ qz_status qz_journal_add(qz_journal *j, const qz_journal_layer *layer)
 {
     qz_json_writer *w;
     QZ_TRY(qz_json_writer_new(&w, false));
-    put_layer(w, layer);
+    qz_journal_put_layer(w, layer);
     qz_status status = write_line(j, w, false);
     qz_json_writer_free(w);
     return status;
@@ -198,7 +124,7 @@ qz_status qz_journal_create(qz_journal **out, const char *folder, const qz_journ
     qz_json_writer *w;
     *out = NULL;
     QZ_TRY(qz_json_writer_new(&w, false));
-    put_identity(w, identity, count);
+    qz_journal_put_identity(w, identity, count);
     qz_status status = journal_new(&j, folder);
     if (status == QZ_OK) status = write_line(j, w, true);
     if (status == QZ_OK) status = open_for_appending(j);
@@ -223,134 +149,13 @@ static bool is_sealed(const char *text, size_t size)
     return memcmp(text + size - END_SIZE, want, END_SIZE) == 0;
 }
 
-static qz_status keep(const char **out, const qz_journal *j, const char *text)
-{
-    *out = qz_arena_strdup(j->arena, text);
-    return *out ? QZ_OK : qz_arena_failed(j->arena);
-}
-
-static qz_status read_number(double *out, const qz_json_node *node)
-{
-    if (!qz_json_is(node, QZ_JSON_STRING)) return qz_json_number(node, "value", -INFINITY, INFINITY, out);
-    const char *text = qz_json_text(node);
-    *out = strcmp(text, "nan") == 0 ? NAN : strcmp(text, "inf") == 0 ? INFINITY : -INFINITY;
-    return QZ_OK;
-}
-
-/* The elements of the array `node`, at least `least` and at most VALUES + 1 of them. */
-static qz_status elements(const qz_json_node *out[VALUES + 1], const qz_json_node *node, size_t least)
-{
-    size_t n = 0;
-    if (!qz_json_is(node, QZ_JSON_ARRAY) || qz_json_count(node) < least || qz_json_count(node) > VALUES + 1)
-        return QZ_FAIL(QZ_FORMAT, "an array of %zu values is expected", least);
-    for (const qz_json_node *c = qz_json_first(node); c; c = qz_json_next(c)) out[n++] = c;
-    while (n < VALUES + 1) out[n++] = NULL;
-    return QZ_OK;
-}
-
-static qz_status read_text(const char **out, const qz_journal *j, const qz_json_node *node)
-{
-    const char *text;
-    QZ_TRY(qz_json_string(node, "text", &text));
-    return keep(out, j, text);
-}
-
-static qz_status read_tensors(qz_journal_layer *l, const qz_journal *j, const qz_json_node *array)
-{
-    const qz_json_node *v[VALUES + 1];
-    qz_journal_text *t = qz_arena_array(j->arena, qz_journal_text, qz_json_count(array));
-    if (!t) return qz_arena_failed(j->arena);
-    l->tensor = t;
-    for (const qz_json_node *c = qz_json_first(array); c; c = qz_json_next(c), l->tensors++, t++) {
-        QZ_TRY(elements(v, c, 2));
-        QZ_TRY(read_text(&t->name, j, v[0]));
-        QZ_TRY(read_text(&t->value, j, v[1]));
-    }
-    return QZ_OK;
-}
-
-static qz_status read_rows(qz_journal_layer *l, const qz_journal *j, const qz_json_node *array)
-{
-    const qz_json_node *v[VALUES + 1];
-    qz_report_row *r = qz_arena_array(j->arena, qz_report_row, qz_json_count(array));
-    if (!r) return qz_arena_failed(j->arena);
-    l->row = r;
-    for (const qz_json_node *c = qz_json_first(array); c; c = qz_json_next(c), l->rows++, r++) {
-        QZ_TRY(elements(v, c, VALUES));
-        *r = (qz_report_row){0};
-        QZ_TRY(read_text(&r->section, j, v[0]));
-        QZ_TRY(read_text(&r->where, j, v[1]));
-        QZ_TRY(read_text(&r->what, j, v[2]));
-        if (qz_json_is(v[3], QZ_JSON_STRING)) QZ_TRY(read_text(&r->unit, j, v[3]));
-        QZ_TRY(read_number(&r->value, v[4]));
-        if (v[5]) QZ_TRY(read_text(&r->text, j, v[5]));
-    }
-    return QZ_OK;
-}
-
-static qz_status read_notes(qz_journal_layer *l, const qz_journal *j, const qz_json_node *array)
-{
-    const qz_json_node *v[VALUES + 1];
-    qz_journal_note *n = qz_arena_array(j->arena, qz_journal_note, qz_json_count(array));
-    if (!n) return qz_arena_failed(j->arena);
-    l->note = n;
-    for (const qz_json_node *c = qz_json_first(array); c; c = qz_json_next(c), l->notes++, n++) {
-        const char *severity;
-        QZ_TRY(elements(v, c, 2));
-        QZ_TRY(qz_json_string(v[0], "severity", &severity));
-        n->severity = strcmp(severity, "warn") == 0 ? QZ_WARN : QZ_INFO;
-        QZ_TRY(read_text(&n->text, j, v[1]));
-    }
-    return QZ_OK;
-}
-
-static qz_status read_numbers(qz_journal_layer *l, const qz_journal *j, const qz_json_node *array)
-{
-    const qz_json_node *v[VALUES + 1];
-    qz_journal_number *n = qz_arena_array(j->arena, qz_journal_number, qz_json_count(array));
-    if (!n) return qz_arena_failed(j->arena);
-    l->number = n;
-    for (const qz_json_node *c = qz_json_first(array); c; c = qz_json_next(c), l->numbers++, n++) {
-        QZ_TRY(elements(v, c, 2));
-        QZ_TRY(read_text(&n->name, j, v[0]));
-        QZ_TRY(read_number(&n->value, v[1]));
-    }
-    return QZ_OK;
-}
-
-static qz_status read_layer(qz_journal *j, const qz_json_node *root)
-{
-    int64_t index;
-    qz_journal_layer *l = &j->layer[j->layers];
-    *l = (qz_journal_layer){0};
-    QZ_TRY(qz_json_int(qz_json_get(root, "layer"), "layer", -1, 1 << 20, &index));
-    l->layer = (int)index;
-    QZ_TRY(read_tensors(l, j, qz_json_get(root, "tensors")));
-    QZ_TRY(read_rows(l, j, qz_json_get(root, "rows")));
-    QZ_TRY(read_notes(l, j, qz_json_get(root, "notes")));
-    QZ_TRY(read_numbers(l, j, qz_json_get(root, "numbers")));
-    j->layers++;
-    return QZ_OK;
-}
-
-static qz_status read_identity(qz_journal *j, const qz_json_node *root)
-{
-    j->identity = qz_arena_array(j->arena, qz_journal_text, qz_json_count(root));
-    if (!j->identity) return qz_arena_failed(j->arena);
-    for (const qz_json_node *c = qz_json_first(root); c; c = qz_json_next(c)) {
-        if (strcmp(qz_json_key(c), "end") == 0) continue;
-        qz_journal_text *t = &j->identity[j->properties++];
-        QZ_TRY(keep(&t->name, j, qz_json_key(c)));
-        QZ_TRY(read_text(&t->value, j, c));
-    }
-    return QZ_OK;
-}
-
 static qz_status read_line(qz_journal *j, const char *line, size_t size, bool first)
 {
     qz_json *doc = NULL;
     qz_status status = qz_json_parse(&doc, line, size);
-    if (status == QZ_OK) status = first ? read_identity(j, qz_json_root(doc)) : read_layer(j, qz_json_root(doc));
+    const qz_json_node *root = status == QZ_OK ? qz_json_root(doc) : NULL;
+    if (status == QZ_OK && first) status = qz_journal_read_identity(&j->identity, &j->properties, root, j->arena);
+    if (status == QZ_OK && !first) status = qz_journal_read_layer(&j->layer[j->layers++], root, j->arena);
     qz_json_close(doc);
     return status;
 }
@@ -365,8 +170,9 @@ static qz_status read_lines(qz_journal *j, const char *text, size_t size, size_t
         bool last = !end || at + length + 1 == size;
         if (!end || !is_sealed(text + at, length)) {
             if (last && number > 1) return QZ_OK;
-            return QZ_FAIL(QZ_FORMAT, "%s: line %zu is damaged; run with --overwrite in place of --resume to start again",
-                           j->path, number);
+            return QZ_FAIL(QZ_FORMAT,
+                           "%s: line %zu is damaged; run with --overwrite in place of --resume to start again", j->path,
+                           number);
         }
         QZ_TRY_CTX(read_line(j, text + at, length, number == 1), "%s: line %zu", j->path, number);
         *good = at += length + 1;
@@ -439,7 +245,8 @@ static qz_status list_changes(char **text, const qz_journal *j, const qz_journal
 {
     if (!(*text = qz_arena_strdup(arena, ""))) return qz_arena_failed(arena);
     const char *format = value_of(j->identity, j->properties, "format");
-    if (!format || strcmp(format, FORMAT) != 0) QZ_TRY(add_change(text, "journal's format", format, FORMAT, arena));
+    if (!format || strcmp(format, QZ_JOURNAL_FORMAT) != 0)
+        QZ_TRY(add_change(text, "journal's format", format, QZ_JOURNAL_FORMAT, arena));
     for (size_t i = 0; i < count; i++) {
         const char *then = value_of(j->identity, j->properties, identity[i].name);
         if (!then || strcmp(then, identity[i].value) != 0)

@@ -212,9 +212,9 @@ static qz_status adopt_file(shard *f, const char *path, const char *header, size
     size_t same = 0;
     while (same < size && found[same] == header[same]) same++;
     if (same < size)
-        return QZ_FAIL(QZ_FORMAT, "%s.tmp: its header differs from this run's layout at byte %zu, where \"%.*s\" belongs",
-                       path, same, (int)(size - same < 60 ? size - same : 60),
-                       header + (same < LENGTH_BYTES ? LENGTH_BYTES : same));
+        return QZ_FAIL(
+            QZ_FORMAT, "%s.tmp: its header differs from this run's layout at byte %zu, where \"%.*s\" belongs", path,
+            same, (int)(size - same < 60 ? size - same : 60), header + (same < LENGTH_BYTES ? LENGTH_BYTES : same));
     qz_arena_restore(arena, mark);
     return QZ_OK;
 }
