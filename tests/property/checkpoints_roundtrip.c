@@ -8,6 +8,7 @@
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "checkpoints/checkpoints.h"
+#include "numeric/intgrid.h"
 #include "numeric/minifloat.h"
 #include "testing/safetensors_fixture.h"
 
@@ -54,11 +55,13 @@ static qz_scheme random_scheme(qz_rng *r)
     uint32_t p = qz_rng_below(r, 6);
     qz_format format = (qz_format)qz_rng_below(r, QZ_FORMAT_COUNT);
     if (qz_rng_below(r, 2) || qz_format_of(format)->kind == QZ_KIND_PLAIN) format = QZ_FORMAT_INT4;
+    qz_format_kind kind = qz_format_of(format)->kind;
     return (qz_scheme){.format = format,
                        .piece_rows = piece[p][0],
                        .piece_cols = piece[p][1],
                        .symmetric = qz_rng_below(r, 2),
-                       .scale_type = type[qz_rng_below(r, 3)]};
+                       .scale_type = type[qz_rng_below(r, 3)],
+                       .double_quant = kind == QZ_KIND_CODEBOOK && qz_rng_below(r, 2)};
 }
 
 static qz_act_scheme random_activation(qz_rng *r)
@@ -76,13 +79,17 @@ static void random_matrix(qz_qtensor *q, const qz_export_linear *l, qz_rng *r)
     check_ok(qz_qtensor_alloc(q, &l->scheme, l->n, l->k, arena));
     uint32_t bits = (uint32_t)qz_format_of(l->scheme.format)->bits;
     bool floating = qz_format_of(l->scheme.format)->kind == QZ_KIND_FLOAT;
-    int64_t pieces = qz_scheme_scale_rows(&l->scheme, l->n) * qz_scheme_scale_cols(&l->scheme, l->k);
-    uint32_t least = (uint32_t)l->scheme.least_zero;
+    int64_t pieces = qz_scheme_pieces(&l->scheme, l->n, l->k);
+    uint32_t least = (uint32_t)l->scheme.least_zero, lowest = l->scheme.narrow;
     for (int64_t i = 0; i < l->n * l->k; i++) {
-        q->codes[i] = (uint8_t)qz_rng_below(r, 1u << bits);
+        q->codes[i] = (uint8_t)(lowest + qz_rng_below(r, (1u << bits) - lowest));
         if (floating && (q->codes[i] & 0x7f) >= 0x7c) q->codes[i] &= 0x83; /* no NaN, no infinity */
     }
-    for (int64_t i = 0; i < pieces; i++) q->scales[i] = random_number(l->scheme.scale_type, r);
+    for (int64_t i = 0; i < pieces; i++) {
+        q->scales[i] = random_number(l->scheme.scale_type, r);
+        if (l->scheme.narrow) q->scales[i] = qz_grid_narrow_scale(q->scales[i], (int)bits);
+    }
+    if (l->scheme.double_quant) qz_qtensor_quantize_scales(q);
     for (int64_t i = 0; q->zeros && i < pieces; i++)
         q->zeros[i] = (uint8_t)(least + qz_rng_below(r, (1u << bits) - least));
     if (!l->ordered) return;
@@ -106,14 +113,15 @@ static qz_export_plan plan_of(const model *m)
 /* Any scheme for any linear; the first three are a set that servers fuse. */
 static void draw(model *m, const qz_container *container, qz_rng *r)
 {
-    bool one_scheme = qz_rng_below(r, 3), whole = qz_rng_below(r, 2);
+    bool one_scheme = qz_rng_below(r, 3), whole = qz_rng_below(r, 2), ragged = qz_rng_below(r, 3) == 0;
     for (int i = 0; i < LINEARS; i++) {
         qz_export_linear *l = &m->linear[i], *before = l - (i > 0);
         int64_t unit = whole ? 32 : 8;
         snprintf(m->name[i], sizeof m->name[i], "model.layers.0.linear%d", i);
         *l = (qz_export_linear){.module = m->name[i],
                                 .n = unit * (int64_t)(1 + qz_rng_below(r, whole ? 7 : 30)),
-                                .k = 128 * (int64_t)(1 + qz_rng_below(r, 4)),
+                                .k = ragged ? 3 + (int64_t)qz_rng_below(r, 400)
+                                            : 128 * (int64_t)(1 + qz_rng_below(r, 4)),
                                 .has_bias = i == 2,
                                 .quantized = true,
                                 .scheme = random_scheme(r),
