@@ -59,6 +59,25 @@ double qz_distribution_error(const qz_distribution *d, const qz_act_scheme *sche
     return sum;
 }
 
+static double energy_of(const qz_distribution *d)
+{
+    double sum = 0;
+    for (int64_t i = 0; !d->histogram && i < d->count; i++) sum += (double)d->sample[i] * (double)d->sample[i];
+    for (int i = 0; d->histogram && i < QZ_HISTOGRAM_BINS; i++) {
+        double a, b;
+        if (!d->histogram[i]) continue;
+        magnitudes(&a, &b, d, i);
+        sum += (double)d->histogram[i] * (a * a + a * b + b * b) / 3;
+    }
+    return sum;
+}
+
+double qz_distribution_error_share(const qz_distribution *d, const qz_act_scheme *scheme, qz_act_values v)
+{
+    const double energy = energy_of(d);
+    return energy > 0 ? qz_distribution_error(d, scheme, v) / energy : 0;
+}
+
 /* ---- quantiles ---- */
 
 /* Keys whose order is that of the values, or of the magnitudes. */

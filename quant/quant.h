@@ -107,6 +107,8 @@ typedef struct qz_observer {
                         const qz_options *options);
 } qz_observer;
 
+/* sum (x - round(x))^2 / sum x^2 for that scale and zero; 0 when all x are 0. */
+double qz_distribution_error_share(const qz_distribution *d, const qz_act_scheme *scheme, qz_act_values v);
 /* What a range cuts off: the share of the values beyond it, and their share of the sum of squares. */
 void qz_distribution_clipped(double *share, double *energy_share, const qz_distribution *d, float lo, float hi);
 
