@@ -121,7 +121,7 @@ Test(journal, a_torn_last_line_is_dropped)
     check_ok(qz_file_read(&text, &two, path_of_journal(), 1 << 20, arena));
     write_journal(test_folder(), 3);
     check_ok(qz_file_read(&text, &three, path_of_journal(), 1 << 20, arena));
-    for (size_t size = two; size < three; size++) {
+    for (size_t size = two; size < three; size += size < three - 20 ? 17 : 1) {
         qz_journal *j;
         test_write_file(path_of_journal(), text, size);
         check_ok(qz_journal_open(&j, test_folder()));
