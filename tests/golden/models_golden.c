@@ -62,13 +62,76 @@ static qz_tensor new_matrix(const fixture *f, int64_t rows, int64_t cols)
     return qz_tensor_2d(qz_arena_calloc(f->arena, (size_t)(rows * cols) * 4), QZ_F32, rows, cols);
 }
 
+/* What the experts of a layer were shown. */
+typedef struct shown {
+    qz_tensor x;     /* (T, C), all tokens, when they were shown all */
+    int64_t *tokens; /* [E] */
+} shown;
+
+static qz_status watch(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
+{
+    shown *s = context;
+    if (point != QZ_POINT_INPUT || input < QZ_STAGE_GATE_UP) return QZ_OK;
+    s->tokens[qz_input_expert(input)] = x->shape[0];
+    if (qz_input_stage(input) == QZ_STAGE_GATE_UP && s->x.data)
+        memcpy(s->x.data, x->data, (size_t)qz_tensor_count(x) * sizeof(float));
+    return QZ_OK;
+}
+
+/* Tokens whose `active` largest of `logits` (T, E) include expert e. */
+static int64_t tokens_of(const qz_stored *logits, int64_t experts, int64_t active, int64_t e)
+{
+    int64_t found = 0;
+    for (int64_t t = 0; t < qz_tensor_count(&logits->view) / experts; t++) {
+        float row[64];
+        int64_t above = 0;
+        cr_assert(experts <= 64);
+        memcpy(row, (const char *)logits->view.data + t * experts * 4, (size_t)experts * 4);
+        for (int64_t i = 0; i < experts; i++) above += row[i] > row[e];
+        found += above < active;
+    }
+    return found;
+}
+
+/* The router's logits are transformers', each expert gets the tokens that they say, and an expert that is shown all
+ * tokens leaves the same residual behind. */
+static void check_experts(const fixture *f, qz_layer *layer, const qz_tensor *before)
+{
+    const qz_model_config *c = qz_model_config_of(f->model);
+    char name[32];
+    snprintf(name, sizeof name, "router_logits.%d", layer->index);
+    qz_tensor logits = new_matrix(f, before->shape[0], c->experts), again = new_matrix(f, before->shape[0], c->hidden);
+    shown s = {.tokens = qz_arena_calloc(f->arena, (size_t)c->experts * sizeof *s.tokens)};
+    uint8_t *all = qz_arena_calloc(f->arena, (size_t)c->experts);
+    layer->tap = (qz_tap){watch, &s};
+    memcpy(again.data, before->data, (size_t)qz_tensor_count(before) * 4);
+    check_ok(qz_layer_forward(f->model, layer, f->batch, &again, f->arena));
+    for (int e = 0; e < c->experts; e++)
+        cr_assert(s.tokens[e] == tokens_of(expected(f, name), c->experts, c->active_experts, e), "%s: expert %d got %d",
+                  f->folder, e, (int)s.tokens[e]);
+
+    memset(all, 1, (size_t)c->experts);
+    s.x = new_matrix(f, before->shape[0], c->hidden);
+    layer->all_tokens = all;
+    memcpy(again.data, before->data, (size_t)qz_tensor_count(before) * 4);
+    check_ok(qz_layer_forward(f->model, layer, f->batch, &again, f->arena));
+    for (int e = 0; e < c->experts; e++) cr_assert(s.tokens[e] == before->shape[0]);
+    check_ok(qz_op_linear(qz_model_backend(f->model), &logits, &s.x, &layer->router, NULL, false));
+    compare(f, name, &logits);
+    snprintf(name, sizeof name, "hidden.%d", layer->index + 1);
+    compare(f, name, &again);
+}
+
 static void run_layers(const fixture *f, const qz_tensor *residual)
 {
     char name[32];
+    qz_tensor before = new_matrix(f, residual->shape[0], residual->shape[1]);
     for (int i = 0; i < qz_model_config_of(f->model)->layers; i++) {
         qz_layer layer;
         check_ok(qz_model_layer(f->model, i, &layer, f->arena));
+        memcpy(before.data, residual->data, (size_t)qz_tensor_count(residual) * 4);
         check_ok(qz_layer_forward(f->model, &layer, f->batch, residual, f->arena));
+        if (layer.router_name) check_experts(f, &layer, &before);
         snprintf(name, sizeof name, "hidden.%d", i + 1);
         compare(f, name, residual);
     }

@@ -130,12 +130,134 @@ Test(decoder, taps_see_and_change)
     close_model(&o);
 }
 
+/* ---- experts ---- */
+
+enum { EXPERTS = 4 };
+
+/* Tokens that each input of a layer was shown, and in which order the inputs came. */
+typedef struct watched {
+    int64_t tokens[2 + 2 * EXPERTS];
+    int order[2 + 2 * EXPERTS], calls;
+    float up_to; /* inputs of down are multiplied by it */
+} watched;
+
+static qz_status count(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
+{
+    watched *w = context;
+    if (point != QZ_POINT_INPUT) return QZ_OK;
+    w->tokens[input] += x->shape[0];
+    w->order[w->calls++] = input;
+    for (int64_t i = 0; input > 1 && qz_input_stage(input) == QZ_STAGE_DOWN && i < qz_tensor_count(x); i++)
+        qz_f32(x)[i] *= w->up_to;
+    return QZ_OK;
+}
+
+Test(decoder, experts_get_their_tokens_in_order)
+{
+    opened o = open_model(golden_path("models/mixtral"));
+    qz_layer layer;
+    watched w = {.up_to = 1};
+    qz_tensor a = matrix(o.arena, S * L, 64);
+    fill(&a, 7);
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    layer.tap = (qz_tap){count, &w};
+    check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &a, o.arena));
+    int64_t all = 0;
+    for (int e = 0; e < EXPERTS; e++) {
+        cr_assert(w.tokens[2 + 2 * e] == w.tokens[3 + 2 * e]);
+        all += w.tokens[2 + 2 * e];
+    }
+    cr_assert(all == 2 * S * L && w.tokens[0] == S * L && w.tokens[1] == S * L);
+    for (int i = 1; i < w.calls; i++) cr_assert(w.order[i] > w.order[i - 1]);
+    close_model(&o);
+}
+
+/* With a router of zeros all logits are equal, so the first two experts get everything. */
+Test(decoder, experts_without_tokens_are_not_shown)
+{
+    opened o = open_model(golden_path("models/mixtral"));
+    qz_layer layer;
+    watched w = {.up_to = 1};
+    qz_tensor a = matrix(o.arena, S * L, 64), b = matrix(o.arena, S * L, 64);
+    fill(&a, 8), fill(&b, 8);
+    check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
+    memset(layer.router.data, 0, (size_t)qz_tensor_count(&layer.router) * sizeof(float));
+    layer.tap = (qz_tap){count, &w};
+    check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &a, o.arena));
+    cr_assert(w.calls == 6 && w.tokens[2] == S * L && w.tokens[4] == S * L && w.tokens[6] == 0 && w.tokens[8] == 0);
+    w = (watched){.up_to = 1};
+    layer.all_tokens = (const uint8_t[EXPERTS]){0, 0, 1, 0};
+    check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &b, o.arena));
+    cr_assert(w.calls == 8 && w.tokens[6] == S * L && w.tokens[7] == S * L && w.tokens[8] == 0);
+    cr_assert(same(&a, &b));
+    close_model(&o);
+}
+
+/* Observed, a layer with experts is left at the residual that the attention makes, and every tap was called. */
+Test(decoder, observing_leaves_the_experts_share_out)
+{
+    static const char *const folders[] = {"models/mixtral", "models/qwen3_moe", "models/gemma2", "models/phi3"};
+    for (int f = 0; f < 4; f++) {
+        opened o = open_model(golden_path(folders[f]));
+        qz_layer layer;
+        watched w = {.up_to = 0}, v = {.up_to = 1};
+        qz_tensor a = matrix(o.arena, S * L, 64), b = matrix(o.arena, S * L, 64);
+        fill(&a, 9), fill(&b, 9);
+        check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
+        layer.tap = (qz_tap){count, &w}; /* the input of down is zero: nothing is added */
+        check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &a, o.arena));
+        layer.tap.context = &v;
+        check_ok(qz_layer_observe(o.model, &layer, (qz_batch){S, L}, &b, o.arena));
+        cr_assert(memcmp(w.tokens, v.tokens, sizeof w.tokens) == 0 && same(&a, &b), "%s", folders[f]);
+        close_model(&o);
+    }
+}
+
+Test(decoder, experts_do_not_run_stage_by_stage)
+{
+    opened o = open_model(golden_path("models/qwen3_moe"));
+    qz_layer layer;
+    qz_tensor x = matrix(o.arena, L, 64), carry = matrix(o.arena, L, 64);
+    fill(&x, 10);
+    check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
+    check_fails(QZ_ARG, "layer 1 has a router",
+                qz_stage_apply(o.model, &layer, QZ_STAGE_GATE_UP, (qz_batch){1, L}, &x, NULL, &carry, o.arena));
+    close_model(&o);
+}
+
+static qz_status spoil(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
+{
+    if (input == qz_input_of(QZ_STAGE_GATE_UP, *(int *)context) && point == QZ_POINT_INPUT)
+        memset(x->data, 0, (size_t)qz_tensor_count(x) * sizeof(float));
+    return QZ_OK;
+}
+
+/* What a tap does to the tokens of the first expert does not reach the router or the other experts. */
+Test(decoder, taps_change_copies_of_an_experts_tokens)
+{
+    opened o = open_model(golden_path("models/mixtral"));
+    qz_layer layer;
+    qz_tensor a = matrix(o.arena, S * L, 64), b = matrix(o.arena, S * L, 64);
+    fill(&a, 11), fill(&b, 11);
+    int first = 0;
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    layer.tap = (qz_tap){spoil, &first};
+    check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &a, o.arena));
+    layer.tap = (qz_tap){NULL, NULL};
+    const qz_tensor *down = &qz_layer_part(&layer, QZ_ROLE_DOWN, 0)->weight;
+    memset(down->data, 0, (size_t)qz_tensor_count(down) * sizeof(float));
+    check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &b, o.arena));
+    cr_assert(same(&a, &b));
+    close_model(&o);
+}
+
 /* ---- memory and arguments ---- */
 
 Test(decoder, scratch_is_given_back_and_foretold)
 {
-    static const char *const folders[] = {"models/llama", "models/qwen2", "models/qwen3"};
-    for (int f = 0; f < 3; f++) {
+    static const char *const folders[] = {"models/llama", "models/qwen2",     "models/qwen3",   "models/gemma2",
+                                          "models/phi3",  "models/phi3_long", "models/mixtral", "models/qwen3_moe"};
+    for (int f = 0; f < 8; f++) {
         opened o = open_model(golden_path(folders[f]));
         qz_layer layer;
         qz_arena *scratch;
@@ -143,9 +265,11 @@ Test(decoder, scratch_is_given_back_and_foretold)
         qz_tensor a = matrix(o.arena, 40 * 128, 64);
         fill(&a, 5);
         check_ok(qz_arena_new(&scratch, "scratch"));
-        check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
-        check_ok(qz_layer_forward(o.model, &layer, batch, &a, scratch));
-        cr_assert(qz_arena_used(scratch) == 0);
+        for (int i = 0; i < 2; i++) {
+            check_ok(qz_model_layer(o.model, i, &layer, o.arena));
+            check_ok(qz_layer_forward(o.model, &layer, batch, &a, scratch));
+            cr_assert(qz_arena_used(scratch) == 0);
+        }
         cr_assert(qz_arena_peak(scratch) <= qz_model_scratch_bytes(o.model, batch) + (1 << 20));
         cr_assert(qz_arena_peak(scratch) * 10 >= qz_model_scratch_bytes(o.model, batch) * 9);
         qz_arena_free(scratch);

@@ -34,12 +34,13 @@ Test(layer, norms_alone)
 
 Test(layer, size_is_foretold)
 {
-    static const char *const folders[] = {"models/llama", "models/qwen2", "models/qwen3"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const folders[] = {"models/llama", "models/qwen2",   "models/qwen3",    "models/gemma2",
+                                          "models/phi3",  "models/mixtral", "models/qwen3_moe"};
+    for (int i = 0; i < 7; i++) {
         opened o = open_model(golden_path(folders[i]));
         qz_layer layer;
         size_t before = qz_arena_used(o.arena);
-        check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+        check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
         size_t used = qz_arena_used(o.arena) - before, told = qz_model_layer_bytes(o.model);
         cr_assert(used <= told && told <= used + 4096, "%s: used %zu, told %zu", folders[i], used, told);
         close_model(&o);
@@ -99,5 +100,39 @@ Test(layer, failing_allocations)
     check_fails(QZ_MEMORY, "small", qz_model_layer(o.model, 0, &layer, arena));
     qz_alloc_fail_at(0);
     qz_arena_free(arena);
+    close_model(&o);
+}
+
+Test(layer, parts_are_rows_of_what_is_stored)
+{
+    opened o = open_model(golden_path("models/phi3"));
+    qz_layer layer;
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    const float *qkv = qz_f32(&layer.linear[0].weight), *gate_up = qz_f32(&layer.linear[2].weight);
+    cr_assert(layer.linears == 4 && layer.linear[0].weight.shape[0] == 64 + 32 + 32);
+    cr_assert(qz_f32(&qz_layer_part(&layer, QZ_ROLE_Q, 0)->weight) == qkv);
+    cr_assert(qz_f32(&qz_layer_part(&layer, QZ_ROLE_K, 0)->weight) == qkv + 64 * 64);
+    cr_assert(qz_f32(&qz_layer_part(&layer, QZ_ROLE_V, 0)->weight) == qkv + 96 * 64);
+    cr_assert(qz_layer_part(&layer, QZ_ROLE_V, 0)->weight.shape[0] == 32);
+    cr_assert(qz_f32(&qz_layer_part(&layer, QZ_ROLE_UP, 0)->weight) == gate_up + 128 * 64);
+    cr_assert(qz_layer_part(&layer, QZ_ROLE_UP, 0)->weight.shape[0] == 128);
+    close_model(&o);
+}
+
+Test(layer, experts_and_router)
+{
+    opened o = open_model(golden_path("models/qwen3_moe"));
+    qz_layer layer;
+    check_ok(qz_model_layer(o.model, 0, &layer, o.arena));
+    cr_assert(layer.linears == 7 && layer.experts == 1 && !layer.router_name && !layer.router.data);
+    check_ok(qz_model_layer(o.model, 1, &layer, o.arena));
+    cr_assert(layer.linears == 16 && layer.experts == 4 && layer.router.shape[0] == 4 && layer.norm_offset == 0);
+    cr_assert_str_eq(layer.router_name, "model.layers.1.mlp.gate.weight");
+    for (int e = 0; e < 4; e++)
+        for (int r = QZ_ROLE_GATE; r < QZ_ROLES; r++) {
+            const qz_linear *l = &layer.linear[4 + 3 * e + r - QZ_ROLE_GATE];
+            cr_assert(qz_layer_part(&layer, (qz_role)r, e)->weight.data == l->weight.data && l->expert == e);
+            cr_assert(l->input == qz_input_of(qz_role_stage((qz_role)r), e));
+        }
     close_model(&o);
 }
