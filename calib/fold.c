@@ -41,14 +41,15 @@ static void scale_columns(const qz_tensor *w, const float *scale)
 
 void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dtype plain_type)
 {
+    const float offset = (float)layer->norm_offset;
     float *w = qz_f32(&layer->norm[norm]);
     for (int64_t i = 0; i < layer->norm[norm].shape[0]; i++) {
-        float before = w[i], stored = round_to(before / scale[i], plain_type);
-        if (stored == 0.0f || !isfinite(stored)) { /* a norm of zero too */
+        float before = w[i] + offset, stored = round_to(before / scale[i] - offset, plain_type);
+        if (stored + offset == 0.0f || before == 0.0f || !isfinite(stored)) {
             scale[i] = 1.0f;
             continue;
         }
-        scale[i] = before / stored;
+        scale[i] = before / (stored + offset);
         w[i] = stored;
     }
     for (int expert = 0; expert < layer->experts; expert++)

@@ -11,8 +11,8 @@ void qz_round_stored(const qz_tensor *x, qz_dtype type);
 
 /* Norm -> the linears of a stage, those of every expert, and the router that reads the same. The norm is rounded to
  * `plain_type` as it will be stored, and the consumers are multiplied by the factor that was really stored, which
- * replaces scale (K). Where the stored value would be zero or infinite, or the norm is zero, the channel keeps
- * factor 1. */
+ * replaces scale (K). Norms that multiply by w + 1 become (w + 1) / s - 1. Where what is stored would multiply by zero
+ * or infinity, or the norm does so already, the channel keeps factor 1. */
 void qz_fold_norm(qz_layer *layer, int norm, qz_stage stage, float *scale, qz_dtype plain_type);
 
 /* Rows (and bias) of one linear -> the input channels of another, both of one expert. `scale` (K of the consumer); the

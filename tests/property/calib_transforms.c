@@ -8,7 +8,7 @@
 #include "testing/testing.h"
 #include "testing/tolerances.h"
 
-enum { WINDOWS = 2, LENGTH = 24 };
+enum { WINDOWS = 2, LENGTH = 24, MOST_LINEARS = 32 };
 
 typedef struct setup {
     qz_ckpt *ckpt;
@@ -16,7 +16,7 @@ typedef struct setup {
     qz_arena *arena;
     qz_layer layer;
     float *residual, *output;
-    qz_stats stats[QZ_STAGES];
+    qz_stats stats[MOST_LINEARS];
 } setup;
 
 static void open_model(setup *s, const char *name)
@@ -42,35 +42,36 @@ static void close_model(setup *s)
     qz_ckpt_close(s->ckpt);
 }
 
+static qz_status look(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
+{
+    setup *s = context;
+    if (point != QZ_POINT_INPUT) return QZ_OK;
+    return qz_stats_add(&s->stats[input], qz_model_backend(s->model), x);
+}
+
 /* The layer on the fixed residual; gathers statistics on the way when asked. */
 static void forward(setup *s, float *out, bool gather)
 {
     int64_t c = qz_model_config_of(s->model)->hidden, t = WINDOWS * LENGTH;
-    qz_batch batch = {WINDOWS, LENGTH};
-    qz_tensor residual = qz_tensor_2d(out, QZ_F32, t, c), x[QZ_STAGES];
+    const int inputs = qz_model_inputs(s->model, s->layer.index);
+    qz_tensor residual = qz_tensor_2d(out, QZ_F32, t, c);
     memcpy(out, s->residual, (size_t)(t * c) * sizeof *out);
-    for (int i = 0; i < QZ_STAGES; i++) {
-        int64_t width = qz_model_input_width(s->model, 0, i);
-        x[i] = qz_tensor_2d(qz_arena_array(s->arena, float, (size_t)(t * width)), QZ_F32, t, width);
-        if (gather)
-            check_ok(qz_stats_new(&s->stats[i], width, (qz_stats_wants){.reservoir = 64}, 1, (uint64_t)i, s->arena));
-    }
-    for (int i = 0; i < QZ_STAGES; i++) {
-        if (i % 2 == 0) check_ok(qz_stage_input(s->model, &s->layer, (qz_stage)i, batch, &residual, NULL, &x[i]));
-        if (gather) check_ok(qz_stats_add(&s->stats[i], qz_model_backend(s->model), &x[i]));
-        check_ok(qz_stage_apply(s->model, &s->layer, (qz_stage)i, batch, &x[i], &residual, i < 3 ? &x[i + 1] : NULL,
-                                s->arena));
-    }
-    for (int i = 0; i < QZ_STAGES && gather; i++) check_ok(qz_stats_finish(&s->stats[i]));
+    for (int i = 0; i < inputs && gather; i++)
+        check_ok(qz_stats_new(&s->stats[i], qz_model_input_width(s->model, s->layer.index, i),
+                              (qz_stats_wants){.reservoir = 64, .histogram = true}, 1, (uint64_t)i, s->arena));
+    s->layer.tap = gather ? (qz_tap){look, s} : (qz_tap){NULL, NULL};
+    check_ok(qz_layer_forward(s->model, &s->layer, (qz_batch){WINDOWS, LENGTH}, &residual, s->arena));
+    for (int i = 0; i < inputs && gather; i++) check_ok(qz_stats_finish(&s->stats[i]));
 }
 
 static void apply_transform(setup *s, const qz_transform *transform, qz_report *report)
 {
-    qz_export_linear plan[QZ_ROLES] = {0};
-    qz_search_weight ranges[QZ_ROLES];
+    qz_export_linear plan[MOST_LINEARS] = {0};
+    qz_search_weight ranges[MOST_LINEARS];
     const qz_range *minmax = qz_range_at((size_t)qz_plugins_find(qz_ranges(), "minmax"));
     qz_options options = qz_options_default(transform->plugin.options);
-    for (int i = 0; i < QZ_ROLES; i++) {
+    cr_assert(s->layer.linears <= MOST_LINEARS);
+    for (int i = 0; i < s->layer.linears; i++) {
         plan[i].scheme = (qz_scheme){.format = QZ_FORMAT_INT3, .piece_rows = 1, .piece_cols = 16, .scale_type = QZ_F16};
         plan[i].quantized = true;
         ranges[i] = (qz_search_weight){.range = minmax, .range_options = qz_options_default(minmax->plugin.options)};
@@ -138,4 +139,24 @@ Test(transforms, keep_the_function_of_qwen2_with_biases)
 Test(transforms, keep_the_function_of_qwen3_with_wide_heads)
 {
     check_family("qwen3");
+}
+
+Test(transforms, keep_the_function_of_gemma2_whose_norms_add_one)
+{
+    check_family("gemma2");
+}
+
+Test(transforms, keep_the_function_of_phi3_with_fused_linears)
+{
+    check_family("phi3");
+}
+
+Test(transforms, keep_the_function_of_mixtral_with_experts)
+{
+    check_family("mixtral");
+}
+
+Test(transforms, keep_the_function_of_qwen3_moe_with_experts)
+{
+    check_family("qwen3_moe");
 }

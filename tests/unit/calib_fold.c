@@ -139,3 +139,33 @@ Test(fold, divides_the_rows_that_grouped_heads_share)
     for (int i = 0; i < 4; i++) check_near(bias[i], bias_expected[i], "bias");
     for (int i = 0; i < 8; i++) check_near(o[i], scale[i], "o");
 }
+
+/* A norm that multiplies by w + 1 (Gemma): 2 / 4 is stored as -0.5; a norm of zero is w = -1. */
+Test(fold, norms_that_add_one)
+{
+    small_layer s;
+    float scale[C] = {4.0f, 3.0f, 2.0f, 1.0f};
+    fill(&s);
+    s.layer.norm_offset = 1;
+    s.norm[0][2] = -1.0f;
+    qz_fold_norm(&s.layer, 0, QZ_STAGE_QKV, scale, QZ_BF16);
+    check_near(s.norm[0][0], -0.5f, "2 / 4 - 1");
+    check_near(scale[0], 4.0f, "factor");
+    check_near(s.norm[0][1], -0x1.56p-2f, "2 / 3 - 1 in bf16");
+    check_near(scale[1], 2.0f / (1.0f - 0x1.56p-2f), "factor");
+    check_near(s.norm[0][2], -1.0f, "a norm of zero");
+    check_near(scale[2], 1.0f, "factor");
+    check_near(s.norm[0][3], 1.0f, "2 / 1 - 1");
+}
+
+/* 2 / 1024 - 1 is -1 in bf16: nothing would be left of the channel. */
+Test(fold, norms_that_add_one_keep_what_cannot_be_stored)
+{
+    small_layer s;
+    float scale[C] = {1024.0f, 1.0f, 1.0f, 1.0f};
+    fill(&s);
+    s.layer.norm_offset = 1;
+    qz_fold_norm(&s.layer, 0, QZ_STAGE_QKV, scale, QZ_BF16);
+    check_near(s.norm[0][0], 1.0f, "norm");
+    check_near(scale[0], 1.0f, "factor");
+}
