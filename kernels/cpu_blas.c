@@ -32,6 +32,42 @@ void qz_blas_syrk(int64_t n, int64_t k, qz_tile a, qz_tile c)
                 (int)c.stride);
 }
 
+void qz_blas_unit_solve(int64_t m, int64_t n, qz_tile l, qz_tile x)
+{
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasUnit, (int)m, (int)n, 1, l.data, (int)l.stride,
+                x.data, (int)x.stride);
+}
+
+void qz_blas64_nt(int64_t m, int64_t n, int64_t k, qz_tile64 a, qz_tile64 b, qz_tile64 c)
+{
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, -1, a.data, (int)a.stride, b.data,
+                (int)b.stride, 1, c.data, (int)c.stride);
+}
+
+void qz_blas64_syrk(int64_t n, int64_t k, qz_tile64 a, qz_tile64 c)
+{
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (int)n, (int)k, -1, a.data, (int)a.stride, 1, c.data,
+                (int)c.stride);
+}
+
+void qz_blas64_solve(int64_t m, int64_t n, qz_tile64 l, qz_tile64 x)
+{
+    cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (int)m, (int)n, 1, l.data,
+                (int)l.stride, x.data, (int)x.stride);
+}
+
+/* LAPACK's, which OpenBLAS brings along; its headers come with another package. */
+extern void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
+
+int64_t qz_lapack_cholesky(int64_t n, qz_tile64 a)
+{
+    /* the lower triangle by rows is the upper one by columns */
+    const int size = (int)n, stride = (int)a.stride;
+    int info = 0;
+    dpotrf_("U", &size, a.data, &stride, &info);
+    return info > 0 ? info - 1 : -1;
+}
+
 const char *qz_blas_describe(void)
 {
     return openblas_get_config();

@@ -23,6 +23,17 @@
 /* Bins of the operation histogram: sign, exponent and 5 bits of mantissa of an F32. */
 enum { QZ_HISTOGRAM_BINS = 1 << 14, QZ_HISTOGRAM_SHIFT = 18 };
 
+/* Columns that round_columns takes at most in one call. */
+enum { QZ_ROUND_COLUMNS = 128 };
+
+/* The grids that round_columns rounds to: column k of row n has scale and zero (row[k], n). */
+typedef struct qz_round_grids {
+    const qz_scheme *scheme; /* its format, zero_rule and narrow */
+    qz_tensor scales;        /* (G, N) */
+    qz_tensor zeros;         /* (G, N) U8; without data: those of a symmetric or floating format */
+    const int32_t *row;      /* (K) */
+} qz_round_grids;
+
 typedef struct qz_backend {
     qz_plugin plugin;
     bool (*available)(void);

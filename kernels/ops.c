@@ -407,3 +407,45 @@ qz_status qz_op_histogram(const qz_backend *backend, uint64_t *counts, const qz_
     if (!counts) return QZ_FAIL(QZ_ARG, "%s: counts has no data", c.op);
     return backend->histogram(counts, x);
 }
+
+qz_status qz_op_cholesky(const qz_backend *backend, const qz_tensor *a, int64_t *failed)
+{
+    BEGIN(cholesky)
+    QZ_TRY(view(&c, "a", a, TYPE(F64), "K,K"));
+    return backend->cholesky(a, failed);
+}
+
+qz_status qz_op_unit_solve(const qz_backend *backend, const qz_tensor *x, const qz_tensor *l)
+{
+    BEGIN(unit_solve)
+    QZ_TRY(view(&c, "x", x, TYPE(F32), "N,K"));
+    QZ_TRY(view(&c, "l", l, TYPE(F32), "K,K"));
+    return backend->unit_solve(x, l);
+}
+
+static qz_status check_grids(check *c, const qz_round_grids *g, int64_t cols)
+{
+    if (qz_format_of(g->scheme->format)->kind == QZ_KIND_PLAIN)
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s has no codes", c->op, qz_format_of(g->scheme->format)->name);
+    if (cols > QZ_ROUND_COLUMNS)
+        return QZ_FAIL(QZ_SHAPE, "%s: %lld columns, at most %d are allowed", c->op, (long long)cols, QZ_ROUND_COLUMNS);
+    QZ_TRY(view(c, "scales", &g->scales, TYPE(F32), "G,N"));
+    if (g->zeros.data) QZ_TRY(view(c, "zeros", &g->zeros, TYPE(U8), "G,N"));
+    return check_indices(c, "row", g->row, cols, 0, g->scales.shape[0], "the number of rows of scales");
+}
+
+qz_status qz_op_round_columns(const qz_backend *backend, const qz_tensor *codes, const qz_tensor *d,
+                              const qz_tensor *loss, const qz_tensor *w, const qz_tensor *feedback, const qz_tensor *l,
+                              const qz_tensor *weight, const qz_round_grids *grids)
+{
+    BEGIN(round_columns)
+    QZ_TRY(view(&c, "w", w, TYPE(F32), "N,K"));
+    QZ_TRY(view(&c, "c", feedback, TYPE(F32), "N,K"));
+    QZ_TRY(view(&c, "d", d, TYPE(F32), "N,K"));
+    QZ_TRY(view(&c, "codes", codes, TYPE(U8), "N,K"));
+    QZ_TRY(view(&c, "l", l, TYPE(F32), "K,K"));
+    QZ_TRY(view(&c, "loss", loss, TYPE(F64), "N"));
+    QZ_TRY(view(&c, "weight", weight, TYPE(F64), "K"));
+    QZ_TRY(check_grids(&c, grids, w->shape[1]));
+    return backend->round_columns(codes, d, loss, w, feedback, l, weight, grids);
+}
