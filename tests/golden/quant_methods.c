@@ -5,6 +5,8 @@
  *     awq_x_g<group>, awq_xw_g<group>               our scales under AutoAWQ's quantizer, which is repeated here
  *     awq_zero_point_rtn_g<group>                   that repetition itself
  *     awq_clip_g<group>                             the range clip
+ *     gptq_int<bits>_<sym|asym>_<g<group>|channel>  order natural; _actorder: desc; _static_actorder: static; _stale
+ *                                                   (scales of a block's old weights): static too, which must beat it
  * Methods that come later are listed as skipped. */
 #include <math.h>
 #include <stdio.h>
@@ -114,19 +116,26 @@ static qz_scheme scheme_of(int bits, bool symmetric, int64_t group)
                        .scale_type = QZ_F32};
 }
 
-static qz_qtensor solved(fixture *f, qz_scheme scheme, const char *range)
+static qz_qtensor solved_by(fixture *f, qz_scheme scheme, const char *range, const char *solver, int order)
 {
     const qz_range *r = qz_range_at((size_t)qz_plugins_find(qz_ranges(), range));
-    const qz_solver *rtn = qz_solver_at((size_t)qz_plugins_find(qz_solvers(), "rtn"));
+    const qz_solver *s = qz_solver_at((size_t)qz_plugins_find(qz_solvers(), solver));
+    qz_solve_info info;
     const qz_solve_args args = {.backend = f->backend,
                                 .weight = f->w,
                                 .stats = &f->stats,
                                 .scheme = scheme,
                                 .range = r,
-                                .range_options = qz_options_default(r->plugin.options)};
+                                .range_options = qz_options_default(r->plugin.options),
+                                .solver_options = {s->plugin.options, {order}}};
     qz_qtensor q;
-    check_ok(rtn->solve(&q, &(qz_solve_info){0}, &args, f->arena));
+    check_ok(s->solve(&q, &info, &args, f->arena));
     return q;
+}
+
+static qz_qtensor solved(fixture *f, qz_scheme scheme, const char *range)
+{
+    return solved_by(f, scheme, range, "rtn", 0);
 }
 
 /* ---- rtn ---- */
@@ -172,6 +181,30 @@ static bool check_rtn(fixture *f, const char *name, double theirs)
     check_codes(f, &q, name);
     at_most(name, loss_of_qtensor(f, &q), theirs);
     return true;
+}
+
+/* ---- gptq ---- */
+
+static bool check_gptq(fixture *f, const char *name, double theirs)
+{
+    static const struct {
+        const char *suffix;
+        int order; /* of the solver's choices */
+    } variants[] = {{"", 0}, {"_actorder", 3}, {"_static_actorder", 1}, {"_stale", 1}};
+    int bits;
+    char symmetry[8], rest[48];
+    long group = 0;
+    if (sscanf(name, "gptq_int%d_%7[a-z]_%47s", &bits, symmetry, rest) != 3) return false;
+    const char *suffix = strchr(rest, '_');
+    if (sscanf(rest, "g%ld", &group) != 1 && strncmp(rest, "channel", 7) != 0) return false;
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        if (strcmp(suffix ? suffix : "", variants[i].suffix) != 0) continue;
+        const qz_scheme scheme = scheme_of(bits, strcmp(symmetry, "sym") == 0, group);
+        const qz_qtensor q = solved_by(f, scheme, "minmax", "gptq", variants[i].order);
+        at_most(name, loss_of_qtensor(f, &q), theirs);
+        return true;
+    }
+    return false;
 }
 
 /* ---- awq ---- */
@@ -239,7 +272,7 @@ static bool check_clip(fixture *f, const char *name, double theirs)
 }
 
 static bool (*const checks[])(fixture *f, const char *name, double theirs) = {check_rtn, check_pseudo, check_clip,
-                                                                              check_search};
+                                                                              check_search, check_gptq};
 enum { CHECKS = sizeof checks / sizeof checks[0] };
 
 Test(golden_methods, losses)
