@@ -29,6 +29,7 @@ static void stop(void)
 TestSuite(roundtrip, .init = start, .fini = stop);
 
 typedef struct model {
+    qz_dtype plain;
     qz_export_linear linear[LINEARS];
     char name[LINEARS][40];
     qz_qtensor q[LINEARS];
@@ -52,9 +53,10 @@ static qz_scheme random_scheme(qz_rng *r)
 {
     static const int64_t piece[][2] = {{1, 32}, {1, 64}, {1, 128}, {1, 0}, {0, 0}, {128, 128}};
     static const qz_dtype type[] = {QZ_F16, QZ_BF16, QZ_F32};
+    static const qz_format often[] = {QZ_FORMAT_INT4, QZ_FORMAT_INT8, QZ_FORMAT_FP8_E4M3};
     uint32_t p = qz_rng_below(r, 6);
     qz_format format = (qz_format)qz_rng_below(r, QZ_FORMAT_COUNT);
-    if (qz_rng_below(r, 2) || qz_format_of(format)->kind == QZ_KIND_PLAIN) format = QZ_FORMAT_INT4;
+    if (qz_rng_below(r, 2) || qz_format_of(format)->kind == QZ_KIND_PLAIN) format = often[qz_rng_below(r, 3)];
     qz_format_kind kind = qz_format_of(format)->kind;
     return (qz_scheme){.format = format,
                        .piece_rows = piece[p][0],
@@ -64,12 +66,13 @@ static qz_scheme random_scheme(qz_rng *r)
                        .double_quant = kind == QZ_KIND_CODEBOOK && qz_rng_below(r, 2)};
 }
 
-static qz_act_scheme random_activation(qz_rng *r)
+static qz_act_scheme random_activation(qz_format weights, qz_rng *r)
 {
+    bool floating = qz_format_of(weights)->kind == QZ_KIND_FLOAT;
     qz_act_scheme a = {.mode = (qz_act_mode)qz_rng_below(r, 4),
-                       .format = qz_rng_below(r, 2) ? QZ_FORMAT_INT8 : QZ_FORMAT_FP8_E4M3,
+                       .format = floating ? QZ_FORMAT_FP8_E4M3 : QZ_FORMAT_INT8,
                        .symmetric = qz_rng_below(r, 2)};
-    if (qz_rng_below(r, 2)) a.mode = QZ_ACT_NONE;
+    if (qz_rng_below(r, 4) == 0) a.format = QZ_FORMAT_FP8_E5M2;
     if (a.mode == QZ_ACT_GROUP) a.group = 128;
     return a;
 }
@@ -103,11 +106,24 @@ static qz_export_plan plan_of(const model *m)
     static const char *const attention[LAYERS] = {"model.layers.0.self_attn", "model.layers.1.self_attn"};
     return (qz_export_plan){.linear = m->linear,
                             .linears = LINEARS,
-                            .plain_type = QZ_F16,
+                            .plain_type = m->plain,
                             .kv = m->kv,
                             .attention = attention,
                             .layers = LAYERS,
                             .kv_heads = KV_HEADS};
+}
+
+/* A scheme for a linear of a given size: one that the container holds, if a few hundred draws find one. */
+static void draw_scheme(qz_export_linear *l, const qz_container *container, qz_dtype plain, qz_rng *r)
+{
+    const qz_export_plan alone = {.linear = l, .linears = 1, .plain_type = plain};
+    for (int tries = 0; tries < 300; tries++) {
+        l->scheme = random_scheme(r);
+        l->activation = random_activation(l->scheme.format, r);
+        l->ordered = qz_rng_below(r, 4) == 0;
+        if (container->settle) container->settle(l, plain);
+        if (container->can_express(&alone) == QZ_OK) return;
+    }
 }
 
 /* Any scheme for any linear; the first three are a set that servers fuse. */
@@ -124,18 +140,17 @@ static void draw(model *m, const qz_container *container, qz_rng *r)
                                             : 128 * (int64_t)(1 + qz_rng_below(r, 4)),
                                 .has_bias = i == 2,
                                 .quantized = true,
-                                .scheme = random_scheme(r),
-                                .activation = random_activation(r),
-                                .ordered = qz_rng_below(r, 4) == 0,
                                 .fused = i < 3 ? 0 : -1,
                                 .fused_as = i < 3 ? "model.layers.0.fused" : NULL};
         if (i > 0 && (one_scheme || i < 3)) {
             l->scheme = before->scheme;
             l->activation = before->activation;
             l->ordered = before->ordered;
+            if (container->settle) container->settle(l, m->plain);
+        } else {
+            draw_scheme(l, container, m->plain, r);
         }
         if (i > 3 && qz_rng_below(r, 8) == 0) l->quantized = false;
-        if (container->settle) container->settle(l, QZ_F16);
     }
     m->kv = (qz_kv_scheme){.wanted = qz_rng_below(r, 3) == 0,
                            .format = qz_rng_below(r, 2) ? QZ_FORMAT_FP8_E4M3 : QZ_FORMAT_INT8,
@@ -150,6 +165,7 @@ static model *random_model(uint64_t seed, const qz_container *container)
     qz_rng_seed(&r, seed, 0);
     qz_export_plan plan;
     int tries = 0;
+    m->plain = container->holds && qz_rng_below(&r, 2) ? QZ_BF16 : QZ_F16;
     do {
         draw(m, container, &r);
         plan = plan_of(m);
