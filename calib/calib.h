@@ -75,11 +75,13 @@ typedef struct qz_calib_args {
     const qz_windows *windows;     /* NULL or none: nothing needs statistics, or they come from a file */
     const qz_calib_output *output; /* [outputs]; their recipes agree in `calibration` */
     int outputs;
+    bool journal; /* keep one in each folder, so that an interrupted run can be resumed */
+    bool resume;  /* go on after the layers that the journals name */
     qz_progress *progress;
 } qz_calib_args;
 
-/* Needs neither windows nor folders. QZ_MEMORY or QZ_IO when the machine cannot hold it, saying what to change; the plan
- * is filled in all the same. */
+/* Needs neither windows nor folders. QZ_MEMORY or QZ_IO when the machine cannot hold it, saying what to change; the
+ * plan is filled in all the same. */
 QZ_NODISCARD qz_status qz_calib_plan(qz_plan *out, const qz_calib_args *args, double gflops);
 
 /* Do the inputs of a layer come from the already quantized layers before it? One output may say so, or leave it to us;

@@ -13,8 +13,7 @@ qz_search_weight qz_choice_range(const qz_recipe_weights *w, qz_role role)
 {
     const qz_range *range = qz_range_at((size_t)w->range.index);
     const bool product = role == QZ_ROLE_Q || role == QZ_ROLE_K;
-    if (!product || !range->for_products)
-        return (qz_search_weight){.range = range, .range_options = w->range.options};
+    if (!product || !range->for_products) return (qz_search_weight){.range = range, .range_options = w->range.options};
     range = range->for_products;
     return (qz_search_weight){.range = range, .range_options = qz_options_default(range->plugin.options)};
 }

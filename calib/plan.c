@@ -115,7 +115,8 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
-        uint64_t evaluation = qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
+        uint64_t evaluation =
+            qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
         if (evaluation > p->memory_bytes) {
             p->rows = 0;
             p->memory_bytes = 0;

@@ -14,6 +14,7 @@ typedef struct run {
     bool quantized; /* the stream is that of the quantized layers */
     qz_stats_wants wants;
     qz_stream stream;
+    int done;        /* layers that an earlier run has finished, for every output */
     float peak;      /* largest |activation| */
     qz_arena *data;  /* the stream: lives as long as the run */
     qz_arena *layer; /* weights, statistics and codes of one layer */
@@ -104,8 +105,59 @@ static qz_status run_layer(run *r, int index)
         layer.tap = qz_eval_layer_tap(&served);
         QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch));
     }
+    for (int i = 0; i < r->args->outputs; i++) QZ_TRY(qz_target_commit(&r->target[i], index, r->peak));
     qz_arena_reset(r->layer);
     return QZ_OK;
+}
+
+/* ---- going on after an interruption ---- */
+
+/* The stream through layers that are finished: as the model has them, or as the checkpoint has them. */
+static qz_status pass_layers(run *r, const qz_model *m, const qz_eval_rounding *rounding)
+{
+    qz_progress_section(r->args->progress, "resume");
+    for (int i = 0; i < r->done && i + 1 < (int)qz_model_config_of(m)->layers; i++) {
+        qz_layer layer;
+        QZ_TRY(qz_model_layer(m, i, &layer, r->layer));
+        if (rounding) layer.tap = qz_eval_layer_tap(&rounding->layer[i]);
+        QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, r->args->progress, r->scratch));
+        qz_arena_reset(r->layer);
+    }
+    return QZ_OK;
+}
+
+static qz_status pass_written(run *r, qz_model *written)
+{
+    qz_eval_rounding rounding;
+    QZ_TRY(qz_eval_rounding_read(&rounding, written, r->data));
+    return pass_layers(r, written, &rounding);
+}
+
+static qz_status pass_unfinished(run *r, const qz_calib_output *o)
+{
+    qz_ckpt *ckpt;
+    qz_model *written;
+    const char *const *others = qz_pattern_list(&o->recipe->output_as.pass_through, r->data);
+    if (!others) return qz_arena_failed(r->data);
+    QZ_TRY(qz_ckpt_open_unfinished(&ckpt, o->folder));
+    qz_status status = qz_model_open(&written, ckpt, qz_model_backend(r->model), others);
+    if (status == QZ_OK) {
+        status = pass_written(r, written);
+        qz_model_close(written);
+    }
+    qz_ckpt_close(ckpt);
+    return status;
+}
+
+/* Layers that every output has are not made again; one that only some have is, with the same result. */
+static qz_status resume(run *r)
+{
+    r->done = r->target[0].done;
+    for (int i = 1; i < r->args->outputs; i++)
+        if (r->target[i].done < r->done) r->done = r->target[i].done;
+    for (int i = 0; i < r->args->outputs; i++) QZ_TRY(qz_target_restore(&r->target[i], r->done, &r->peak));
+    if (r->done == 0 || r->stream.windows == 0) return QZ_OK;
+    return r->quantized ? pass_unfinished(r, &r->args->output[0]) : pass_layers(r, r->model, NULL);
 }
 
 /* float16 ends at 65504; servers run in it when config.json says so. */
@@ -156,7 +208,8 @@ static qz_status run_all(run *r)
     const int layers = (int)qz_model_config_of(r->model)->layers;
     const uint64_t last = r->quantized ? 1 : 0;
     qz_progress_begin(r->args->progress, "layers", ((uint64_t)layers * passes(r) - last) * (uint64_t)r->stream.windows);
-    for (int i = 0; i < layers; i++) QZ_TRY(run_layer(r, i));
+    QZ_TRY(resume(r));
+    for (int i = r->done; i < layers; i++) QZ_TRY(run_layer(r, i));
     qz_progress_end(r->args->progress);
     qz_arena_reset(r->data);
     return finish(r);

@@ -4,6 +4,7 @@
 
 #include "calib/choices.h"
 #include "calib/fold.h"
+#include "calib/identity.h"
 #include "calib/layer_error.h"
 #include "calib/run.h"
 
@@ -14,13 +15,54 @@ qz_status qz_target_open(qz_target *t, const qz_calib_args *args, int number, qz
                      .progress = args->progress,
                      .scratch = scratch,
                      .shared = shared};
-    return qz_writer_new(&t->writer, args->model, t->output, args->progress);
+    const bool resume = args->resume && qz_journal_is_there(t->output->folder);
+    QZ_TRY(qz_writer_new(&t->writer, args->model, t->output, resume, args->progress));
+    return args->journal ? qz_identity_journal(&t->journal, &t->done, args, t->output, resume) : QZ_OK;
 }
 
 void qz_target_close(qz_target *t)
 {
     qz_writer_free(t->writer);
+    qz_journal_close(t->journal);
     t->writer = NULL;
+    t->journal = NULL;
+}
+
+/* A layer may have two lines when a run was interrupted twice; they say the same, since bytes do not depend on that. */
+static const qz_journal_layer *finished(const qz_target *t, int layer)
+{
+    const qz_journal_layer *found = NULL;
+    for (size_t i = 0; i < qz_journal_layers(t->journal); i++)
+        if (qz_journal_layer_at(t->journal, i)->layer == layer) found = qz_journal_layer_at(t->journal, i);
+    return found;
+}
+
+qz_status qz_target_restore(qz_target *t, int layers, float *peak)
+{
+    for (int i = 0; i < layers; i++) {
+        const qz_journal_layer *l = finished(t, i);
+        if (!l) return QZ_FAIL(QZ_FORMAT, "%s/%s: layer %d is missing", t->output->folder, QZ_JOURNAL_NAME, i);
+        for (size_t j = 0; j < l->tensors; j++) QZ_TRY(qz_writer_mark(t->writer, &l->tensor[j]));
+        qz_journal_report(l, t->output->report);
+        const double *seen = qz_journal_number_of(l, "peak");
+        if (seen && *seen > *peak) *peak = (float)*seen;
+    }
+    t->reported = qz_journal_mark_of(t->output->report);
+    return QZ_OK;
+}
+
+qz_status qz_target_commit(qz_target *t, int layer, float peak)
+{
+    if (!t->journal) return QZ_OK;
+    qz_arena_mark mark = qz_arena_save(t->scratch);
+    const qz_journal_number number = {"peak", peak};
+    qz_journal_layer line = {.layer = layer, .number = &number, .numbers = 1};
+    QZ_TRY(qz_journal_since(&line, t->output->report, t->reported, t->scratch));
+    QZ_TRY(qz_writer_sync(t->writer, &line.tensor, &line.tensors, t->scratch));
+    QZ_TRY(qz_journal_add(t->journal, &line));
+    t->reported = qz_journal_mark_of(t->output->report);
+    qz_arena_restore(t->scratch, mark);
+    return QZ_OK;
 }
 
 qz_stats_wants qz_target_wants(const qz_calib_output *output)
@@ -135,8 +177,7 @@ static void report_solved(const qz_target *t, const char *module, double error, 
     qz_report *report = t->output->report;
     qz_report_add(report, "linear", module, "relative_output_error", error, "");
     if (info->damping > 0) qz_report_add(report, "linear", module, "damping", info->damping, "");
-    if (info->dead_channels)
-        qz_report_add(report, "linear", module, "dead_channels", (double)info->dead_channels, "");
+    if (info->dead_channels) qz_report_add(report, "linear", module, "dead_channels", (double)info->dead_channels, "");
     if (info->rows_kept) qz_report_add(report, "linear", module, "rows_kept", (double)info->rows_kept, "");
     if (!info->fell_back) return;
     qz_report_text(report, "linear", module, "solver", "rtn");
@@ -203,8 +244,7 @@ static qz_status write_plain(const qz_target *t, const qz_layer *layer)
         if (!plan[i].quantized)
             QZ_TRY(qz_writer_linear(t->writer, &plan[i], &layer->linear[i], NULL, NULL, t->scratch));
     for (int i = 0; i < QZ_NORMS; i++)
-        if (layer->norm_name[i])
-            QZ_TRY(qz_writer_plain(t->writer, layer->norm_name[i], &layer->norm[i], t->scratch));
+        if (layer->norm_name[i]) QZ_TRY(qz_writer_plain(t->writer, layer->norm_name[i], &layer->norm[i], t->scratch));
     if (!layer->router_name) return QZ_OK;
     return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
 }

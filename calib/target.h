@@ -10,13 +10,21 @@ typedef struct qz_target {
     const qz_model *model;
     qz_progress *progress;
     qz_writer *writer;
+    qz_journal *journal; /* NULL: none is kept */
+    int done;            /* layers that an earlier run has finished */
+    qz_journal_mark reported;
     qz_arena *scratch; /* given back after every linear input */
     qz_arena *shared;  /* what solvers keep for the linears of one input */
 } qz_target;
 
+/* Opens the output's files, those of an interrupted run with args->resume: whether it was this very run is checked. */
 QZ_NODISCARD qz_status qz_target_open(qz_target *t, const qz_calib_args *args, int number, qz_arena *scratch,
                                       qz_arena *shared);
 void qz_target_close(qz_target *t);
+/* The first `layers` of those that are done are as an earlier run left them; `peak` is raised to what it saw. */
+QZ_NODISCARD qz_status qz_target_restore(qz_target *t, int layers, float *peak);
+/* The layer is finished: everything of it goes to the disk, then a line of the journal. */
+QZ_NODISCARD qz_status qz_target_commit(qz_target *t, int layer, float peak);
 /* Statistics that a layer's inputs must have for this output. */
 qz_stats_wants qz_target_wants(const qz_calib_output *output);
 

@@ -4,10 +4,21 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/hash.h"
 #include "base/map.h"
+
+/* What has a fingerprint: a plain tensor, a linear's weight in whatever form (by its module's name), a bias, or the
+ * scales of a layer's cache (by the name of its attention module). */
+typedef struct slot {
+    const char *name;
+    const qz_export_linear *linear; /* NULL: not a linear's weight */
+    int layer;                      /* of cache scales; -1: something else */
+    char print[QZ_HASH_TEXT];       /* "" until written */
+    bool told;                      /* to the journal */
+} slot;
 
 struct qz_writer {
     const qz_model *model;
@@ -18,8 +29,8 @@ struct qz_writer {
     qz_arena *arena;
     const char **plain; /* names of plain tensors, from the family, then passed-through ones */
     size_t plain_count;
-    qz_strmap *index;            /* plain name, module or "<module>.bias" -> slot of print */
-    char (*print)[QZ_HASH_TEXT]; /* "" until written */
+    qz_strmap *index; /* name -> slot */
+    slot *slot;
     size_t slots;
 };
 
@@ -28,16 +39,17 @@ static const qz_ckpt *source_of(const qz_writer *w)
     return qz_model_ckpt(w->model);
 }
 
-static qz_status add_slot(qz_writer *w, const char *name)
+static qz_status add_slot(qz_writer *w, const char *name, const qz_export_linear *linear, int layer)
 {
+    w->slot[w->slots] = (slot){.name = name, .linear = linear, .layer = layer};
     return qz_strmap_add(w->index, name, strlen(name), (int64_t)w->slots++, NULL);
 }
 
 static char *print_of(const qz_writer *w, const char *name)
 {
-    int64_t slot = qz_strmap_get(w->index, name, strlen(name));
-    assert(slot >= 0);
-    return w->print[slot];
+    int64_t i = qz_strmap_get(w->index, name, strlen(name));
+    assert(i >= 0);
+    return w->slot[i].print;
 }
 
 /* Tensors of the source that the family does not know and the recipe passes through keep their stored type. */
@@ -63,10 +75,10 @@ static qz_status declare_linear(qz_writer *w, const qz_export_linear *l)
     if (!weight || !bias) return qz_arena_failed(w->arena);
     QZ_TRY(l->quantized ? w->container->declare_linear(w->shards, l)
                         : qz_shards_declare(w->shards, l->module, weight, plain, 2, (int64_t[]){l->n, l->k}));
-    QZ_TRY(add_slot(w, l->module));
+    QZ_TRY(add_slot(w, l->module, l, -1));
     if (!l->has_bias) return QZ_OK;
     QZ_TRY(qz_shards_declare(w->shards, l->module, bias, plain, 1, &l->n));
-    return add_slot(w, bias);
+    return add_slot(w, bias, NULL, -1);
 }
 
 /* In the order of the model: embeddings first, each layer's norms beside its linears. The order of declaration decides
@@ -78,27 +90,33 @@ static qz_status declare_all(qz_writer *w)
         const qz_stored *t = qz_ckpt_find(source_of(w), w->plain[i]);
         QZ_TRY(qz_shards_declare(w->shards, w->plain[i], w->plain[i], stored_type(w, w->plain[i]), t->view.ndim,
                                  t->view.shape));
-        QZ_TRY(add_slot(w, w->plain[i]));
+        QZ_TRY(add_slot(w, w->plain[i], NULL, -1));
     }
     for (size_t i = 0; i < plan->linears; i++) QZ_TRY(declare_linear(w, &plan->linear[i]));
+    for (int i = 0; i < plan->layers && plan->kv.wanted; i++) {
+        QZ_TRY(w->container->declare_kv(w->shards, plan, i));
+        QZ_TRY(add_slot(w, plan->attention[i], NULL, i));
+    }
     return QZ_OK;
 }
 
-static qz_status writer_open(qz_writer *w)
+static qz_status writer_open(qz_writer *w, bool resume)
 {
-    const qz_recipe *recipe = w->output->recipe;
+    const qz_calib_output *o = w->output;
     QZ_TRY(qz_arena_new(&w->arena, "export"));
     QZ_TRY(qz_model_plain_names(w->model, &w->plain, &w->plain_count, w->arena));
-    size_t slots = w->plain_count + 2 * w->output->plan->linears;
-    QZ_TRY(qz_strmap_new(&w->index, slots));
-    w->print = qz_arena_calloc(w->arena, slots * sizeof *w->print);
-    if (!w->print) return qz_arena_failed(w->arena);
-    QZ_TRY(qz_shards_new(&w->shards, w->output->folder, recipe->output_as.shard_bytes));
+    const size_t most = w->plain_count + 2 * o->plan->linears + (size_t)o->plan->layers;
+    QZ_TRY(qz_strmap_new(&w->index, most));
+    w->slot = qz_arena_calloc(w->arena, most * sizeof *w->slot);
+    if (!w->slot) return qz_arena_failed(w->arena);
+    QZ_TRY(qz_export_side_files(o->folder, source_of(w), w->container, o->plan));
+    QZ_TRY(qz_shards_new(&w->shards, o->folder, o->recipe->output_as.shard_bytes));
     QZ_TRY(declare_all(w));
-    return qz_shards_begin(w->shards);
+    return resume ? qz_shards_resume(w->shards) : qz_shards_begin(w->shards);
 }
 
-qz_status qz_writer_new(qz_writer **out, const qz_model *model, const qz_calib_output *output, qz_progress *progress)
+qz_status qz_writer_new(qz_writer **out, const qz_model *model, const qz_calib_output *output, bool resume,
+                        qz_progress *progress)
 {
     qz_writer *w = qz_calloc(1, sizeof *w);
     *out = NULL;
@@ -107,7 +125,7 @@ qz_status qz_writer_new(qz_writer **out, const qz_model *model, const qz_calib_o
     w->output = output;
     w->progress = progress;
     w->container = qz_container_at((size_t)output->recipe->output_as.container.index);
-    qz_status status = writer_open(w);
+    qz_status status = writer_open(w, resume);
     if (status != QZ_OK) {
         qz_writer_free(w);
         return status;
@@ -183,16 +201,47 @@ static void add_zeros(qz_hasher *h, const qz_qtensor *q, int64_t count)
     for (int64_t i = 0; i < count; i++) qz_hasher_add(h, q->zeros ? &q->zeros[i] : &middle, 1);
 }
 
-static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
+static bool is_static(const qz_export_linear *l)
 {
-    int64_t scales = qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols);
+    return l->activation.mode == QZ_ACT_TENSOR;
+}
+
+static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_export_linear *l, const qz_qtensor *q,
+                               const qz_act_values *act)
+{
+    const int64_t scales = qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols);
     qz_hasher *h;
     QZ_TRY(qz_hasher_new(&h));
     qz_hasher_add(h, q->codes, (size_t)(q->rows * q->cols));
     qz_hasher_add(h, q->scales, (size_t)scales * sizeof *q->scales);
     add_zeros(h, q, scales);
+    if (q->permutation) qz_hasher_add(h, q->permutation, (size_t)q->cols * sizeof *q->permutation);
+    if (is_static(l)) {
+        qz_hasher_add(h, &act->scale, sizeof act->scale);
+        qz_hasher_add(h, &act->zero, sizeof act->zero);
+    }
     qz_hasher_finish(h, out);
     return QZ_OK;
+}
+
+/* Of a container that keeps values instead of codes: of the values as it stores them. */
+static qz_status print_values(char out[QZ_HASH_TEXT], const qz_writer *w, const qz_qtensor *q, qz_arena *scratch)
+{
+    const qz_dtype type = w->output->plan->plain_type;
+    const size_t count = (size_t)(q->rows * q->cols);
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *wide = qz_arena_array(scratch, float, count), *stored = qz_arena_array(scratch, float, count);
+    if (!wide || !stored) return qz_arena_failed(scratch);
+    qz_qtensor_dequantize(wide, q, 0, q->rows);
+    QZ_TRY(qz_convert(stored, type, wide, QZ_F32, (int64_t)count));
+    qz_hash_bytes(out, stored, count * (size_t)qz_dtype_bits(type) / 8);
+    qz_arena_restore(scratch, mark);
+    return QZ_OK;
+}
+
+static bool keeps_codes(const qz_writer *w)
+{
+    return w->container->read_linear != NULL;
 }
 
 qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear, const qz_qtensor *q,
@@ -203,13 +252,32 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (l->has_bias) QZ_TRY(write_values(w, bias, linear->bias.data, QZ_F32, l->n, print_of(w, bias), scratch));
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
-    QZ_TRY(print_qtensor(print_of(w, l->module), q));
+    char *print = print_of(w, l->module);
+    QZ_TRY(keeps_codes(w) ? print_qtensor(print, l, q, act) : print_values(print, w, q, scratch));
     return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 
 qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch)
 {
     return write_values(w, name, x->data, QZ_F32, qz_tensor_count(x), print_of(w, name), scratch);
+}
+
+/* (kv_heads) each, or one. */
+static void print_kv(char out[QZ_HASH_TEXT], const qz_export_plan *plan, const float *key, const float *value)
+{
+    float all[2 * 1024];
+    const size_t count = plan->kv.per_head ? (size_t)plan->kv_heads : 1;
+    assert(count <= 1024);
+    memcpy(all, key, count * sizeof *all);
+    memcpy(all + count, value, count * sizeof *all);
+    qz_hash_bytes(out, all, 2 * count * sizeof *all);
+}
+
+qz_status qz_writer_kv(qz_writer *w, int layer, const qz_kv_values *values)
+{
+    const qz_export_plan *plan = w->output->plan;
+    print_kv(print_of(w, plan->attention[layer]), plan, values->key, values->value);
+    return w->container->write_kv(w->shards, plan, layer, values);
 }
 
 /* A tensor of the source as it is. */
@@ -223,13 +291,13 @@ static qz_status copy_plain(qz_writer *w, const char *name, qz_arena *scratch)
     return qz_shards_write(w->shards, name, t->view.data, t->bytes);
 }
 
-static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const char *name, const char *slot)
+static qz_status check_plain(const qz_writer *w, const qz_ckpt *written, const char *name, const char *stored)
 {
     char print[QZ_HASH_TEXT];
     const qz_stored *t = qz_ckpt_find(written, name);
     if (!t) return QZ_FAIL(QZ_FORMAT, "%s: %s is missing after writing", w->output->folder, name);
     qz_hash_bytes(print, t->view.data, t->bytes);
-    if (strcmp(print, print_of(w, slot)) != 0)
+    if (strcmp(print, print_of(w, stored)) != 0)
         return QZ_FAIL(QZ_FORMAT, "%s: %s read back differs from memory", w->output->folder, name);
     return QZ_OK;
 }
@@ -239,17 +307,37 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
     if (l->has_bias) QZ_TRY(check_plain(w, written, bias, bias));
-    if (!l->quantized) return check_plain(w, written, weight, l->module);
+    if (!l->quantized || !keeps_codes(w)) return check_plain(w, written, weight, l->module);
     char print[QZ_HASH_TEXT];
     qz_qtensor q;
+    qz_act_scheme scheme;
+    qz_act_values act;
     qz_arena_mark mark = qz_arena_save(scratch);
     QZ_TRY(qz_ckpt_read_qtensor(written, l->module, l->n, l->k, &q, scratch));
-    QZ_TRY(print_qtensor(print, &q));
+    QZ_TRY(qz_ckpt_read_activation(written, l->module, &scheme, &act));
+    QZ_TRY(print_qtensor(print, l, &q, &act));
     qz_arena_restore(scratch, mark);
     if (strcmp(print, print_of(w, l->module)) != 0)
         return QZ_FAIL(QZ_FORMAT, "%s: codes, scales or zeros of %s read back differ from memory", w->output->folder,
                        l->module);
     return QZ_OK;
+}
+
+static qz_status check_kv(const qz_writer *w, const qz_ckpt *written, int layer, qz_arena *scratch)
+{
+    const qz_export_plan *plan = w->output->plan;
+    const char *module = plan->attention[layer];
+    qz_kv_scheme scheme;
+    char print[QZ_HASH_TEXT];
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *key = qz_arena_array(scratch, float, (size_t)plan->kv_heads);
+    float *value = qz_arena_array(scratch, float, (size_t)plan->kv_heads);
+    if (!key || !value) return qz_arena_failed(scratch);
+    QZ_TRY(qz_ckpt_read_kv(written, module, plan->kv_heads, &scheme, key, value));
+    print_kv(print, plan, key, value);
+    qz_arena_restore(scratch, mark);
+    if (scheme.wanted && strcmp(print, print_of(w, module)) == 0) return QZ_OK;
+    return QZ_FAIL(QZ_FORMAT, "%s: the cache scales of %s read back differ from memory", w->output->folder, module);
 }
 
 static qz_status check_written(qz_writer *w, qz_arena *scratch)
@@ -264,6 +352,8 @@ static qz_status check_written(qz_writer *w, qz_arena *scratch)
         status = check_linear(w, written, l, scratch);
         if (status == QZ_OK) status = qz_progress_step(w->progress, 0, l->module);
     }
+    for (int i = 0; i < w->output->plan->layers && w->output->plan->kv.wanted && status == QZ_OK; i++)
+        status = check_kv(w, written, i, scratch);
     qz_ckpt_close(written);
     return status;
 }
@@ -275,6 +365,53 @@ qz_status qz_writer_finish(qz_writer *w, qz_arena *scratch)
         if (!*print_of(w, w->plain[i])) QZ_TRY(copy_plain(w, w->plain[i], scratch));
     }
     QZ_TRY(qz_shards_finish(w->shards));
-    QZ_TRY(qz_export_side_files(w->output->folder, source_of(w), w->container, w->output->plan));
     return check_written(w, scratch);
+}
+
+/* ---- for the journal ---- */
+
+qz_status qz_writer_sync(qz_writer *w, const qz_journal_text **written, size_t *count, qz_arena *arena)
+{
+    qz_journal_text *list = qz_arena_array(arena, qz_journal_text, w->slots);
+    if (!list) return qz_arena_failed(arena);
+    *written = list;
+    *count = 0;
+    for (size_t i = 0; i < w->slots; i++) {
+        slot *s = &w->slot[i];
+        if (s->told || !*s->print) continue;
+        s->told = true;
+        list[(*count)++] = (qz_journal_text){s->name, s->print};
+    }
+    qz_shards_keep(w->shards);
+    return qz_shards_sync(w->shards);
+}
+
+static qz_status mark_part(const qz_writer *w, const char *module, const char *suffix)
+{
+    char name[1024];
+    snprintf(name, sizeof name, "%s.%s", module, suffix);
+    return qz_shards_has(w->shards, name) ? qz_shards_mark(w->shards, name) : QZ_OK;
+}
+
+static qz_status mark_linear(const qz_writer *w, const qz_export_linear *l)
+{
+    if (!l->quantized) return mark_part(w, l->module, "weight");
+    for (const char *const *suffix = w->container->suffixes; *suffix; suffix++)
+        if (strcmp(*suffix, "bias") != 0) QZ_TRY(mark_part(w, l->module, *suffix));
+    return QZ_OK;
+}
+
+qz_status qz_writer_mark(qz_writer *w, const qz_journal_text *written)
+{
+    const int64_t i = qz_strmap_get(w->index, written->name, strlen(written->name));
+    if (i < 0)
+        return QZ_FAIL(QZ_FORMAT, "%s/%s names %s, which this run does not write", w->output->folder, QZ_JOURNAL_NAME,
+                       written->name);
+    slot *s = &w->slot[i];
+    snprintf(s->print, sizeof s->print, "%s", written->value);
+    s->told = true;
+    if (s->linear) return mark_linear(w, s->linear);
+    if (s->layer < 0) return qz_shards_mark(w->shards, s->name);
+    QZ_TRY(mark_part(w, s->name, "k_scale"));
+    return mark_part(w, s->name, "v_scale");
 }

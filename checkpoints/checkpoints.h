@@ -56,8 +56,8 @@ typedef struct qz_container qz_container;
 
 /* config.json, then model.safetensors or model.safetensors.index.json with its shards. */
 QZ_NODISCARD qz_status qz_ckpt_open(qz_ckpt **out, const char *folder);
-/* A folder whose shards are being written and have their temporary names; config.json must be there already. Tensors not
- * yet written hold zeros, or a part of their values. */
+/* A folder whose shards are being written and have their temporary names; config.json must be there already. Tensors
+ * not yet written hold zeros, or a part of their values. */
 QZ_NODISCARD qz_status qz_ckpt_open_unfinished(qz_ckpt **out, const char *folder);
 void qz_ckpt_close(qz_ckpt *c);
 const char *qz_ckpt_folder(const qz_ckpt *c);
@@ -121,6 +121,7 @@ uint64_t qz_shards_bytes(const qz_shards *s); /* headers included; after begin *
  * of no account. */
 QZ_NODISCARD qz_status qz_shards_resume(qz_shards *s);
 QZ_NODISCARD qz_status qz_shards_mark(qz_shards *s, const char *name); /* the file holds this tensor already */
+bool qz_shards_has(const qz_shards *s, const char *name);              /* it was declared */
 void qz_shards_keep(qz_shards *s); /* from now on no failure, nor qz_shards_free, removes unfinished files */
 QZ_NODISCARD qz_status qz_shards_sync(qz_shards *s); /* what was written so far is on the disk */
 

@@ -230,6 +230,17 @@ static char *header_bytes(const char *text, size_t size, size_t padded, qz_arena
     return out;
 }
 
+/* The earlier run may have been interrupted between finishing this file and finishing all. */
+static qz_status unfinish(const qz_shards *s, const char *path)
+{
+    qz_arena_mark mark = qz_arena_save(s->arena);
+    char *temporary = qz_arena_printf(s->arena, "%s.tmp", path);
+    if (!temporary) return qz_arena_failed(s->arena);
+    if (qz_path_exists(path) && !qz_path_exists(temporary)) QZ_TRY(qz_path_rename(path, temporary));
+    qz_arena_restore(s->arena, mark);
+    return QZ_OK;
+}
+
 static qz_status open_file(qz_shards *s, shard *f, const char *text, size_t size, size_t padded, bool adopt)
 {
     qz_arena_mark mark = qz_arena_save(s->arena);
@@ -237,6 +248,7 @@ static qz_status open_file(qz_shards *s, shard *f, const char *text, size_t size
     char *header = header_bytes(text, size, padded, s->arena);
     if (!path || !header) return qz_arena_failed(s->arena);
     f->size = LENGTH_BYTES + padded + f->data;
+    if (adopt) QZ_TRY(unfinish(s, path));
     QZ_TRY(adopt ? adopt_file(f, path, header, LENGTH_BYTES + padded, s->arena)
                  : create_file(s, f, path, header, LENGTH_BYTES + padded));
     qz_arena_restore(s->arena, mark);
@@ -319,6 +331,11 @@ qz_status qz_shards_mark(qz_shards *s, const char *name)
     atomic_store(&e->claimed, e->bytes);
     atomic_store(&e->written, e->bytes);
     return QZ_OK;
+}
+
+bool qz_shards_has(const qz_shards *s, const char *name)
+{
+    return qz_strmap_get(s->names, name, strlen(name)) >= 0;
 }
 
 void qz_shards_keep(qz_shards *s)

@@ -8,8 +8,8 @@
 #include "base/options.h"
 #include "base/parallel.h"
 
-static const char *const run_options[] = {"model",   "output",    "data", "set",   "backend",
-                                          "threads", "overwrite", "json", "quiet", NULL};
+static const char *const run_options[] = {"model",     "output", "data", "set",   "backend", "threads",
+                                          "overwrite", "resume", "json", "quiet", NULL};
 static const char *const plan_options[] = {"model", "output", "data", "set", "backend", "threads", "json", NULL};
 static const char *const eval_options[] = {"data",    "field",   "windows", "sequence-length", "pass-through",
                                            "backend", "threads", "json",    "quiet",           NULL};

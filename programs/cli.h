@@ -32,7 +32,7 @@ typedef struct qz_cli {
     int sets;
     const char *pass_through[QZ_CLI_LIST + 1]; /* NULL-terminated */
     int pass_throughs;
-    bool overwrite, json, quiet, markdown, help;
+    bool overwrite, resume, json, quiet, markdown, help;
     FILE *out, *err;
     qz_arena *arena; /* of the run */
 } qz_cli;

@@ -22,6 +22,7 @@ static const qz_cli_option options[] = {
     {"pass-through", "PATTERN", PLACE(pass_through), PLACE(pass_throughs), 0, 0,
      "tensors that the family does not know and that are fine"},
     {"overwrite", NULL, PLACE(overwrite), 0, 0, 0, "replace an output folder that qcal wrote, at the very end"},
+    {"resume", NULL, PLACE(resume), 0, 0, 0, "go on where the same run was interrupted, in OUTPUT.partial"},
     {"json", NULL, PLACE(json), 0, 0, 0, "print JSON instead of tables"},
     {"quiet", NULL, PLACE(quiet), 0, 0, 0, "no plan and no progress; errors, warnings and the result only"},
     {"markdown", NULL, PLACE(markdown), 0, 0, 0, "print the reference table of docs/recipes.md instead"},

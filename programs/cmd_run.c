@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/parallel.h"
+#include "calib/journal.h"
 #include "programs/demo_text.h"
 #include "programs/output_folder.h"
 #include "programs/run_result.h"
@@ -119,6 +120,32 @@ static qz_status evaluate_original(run *r)
     return qz_eval_hidden(&r->hidden, &r->original, r->job.session.model, &r->evaluation, r->progress);
 }
 
+/* Finished layers are worth keeping when the next attempt may go better: not when the input is at fault. */
+static void keep_finished(run *r, qz_status status)
+{
+    const bool may_pass = status == QZ_IO || status == QZ_MEMORY || status == QZ_INTERRUPTED;
+    qz_error saved;
+    qz_error_save(&saved, status);
+    for (int i = 0; i < r->outputs && may_pass; i++)
+        if (r->made[i].output && qz_journal_peek(qz_output_work(r->made[i].output)) > 0)
+            qz_output_keep(r->made[i].output);
+    (void)qz_error_restore(&saved);
+}
+
+/* What a failed run leaves behind, and what can be done with it. */
+static void tell_kept(run *r)
+{
+    qz_error saved;
+    qz_error_save(&saved, QZ_OK);
+    for (int i = 0; i < r->outputs; i++) {
+        const qz_output *o = r->made[i].output;
+        if (!o || !qz_output_is_kept(o)) continue;
+        fprintf(r->cli->err, "qcal: %s keeps %zu finished layers: the same command with --resume goes on from there\n",
+                qz_output_work(o), qz_journal_peek(qz_output_work(o)));
+    }
+    (void)qz_error_restore(&saved);
+}
+
 static qz_status calibrate(run *r)
 {
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
@@ -131,6 +158,8 @@ static qz_status calibrate(run *r)
                                 .windows = &r->calibration,
                                 .output = outputs,
                                 .outputs = r->outputs,
+                                .journal = true,
+                                .resume = r->cli->resume,
                                 .progress = r->progress};
     return qz_calib_run(&args);
 }
@@ -239,10 +268,15 @@ static qz_status finish(run *r, int *exit_code)
 
 /* ---- opening and closing ---- */
 
+static qz_status open_output(qz_output **out, const char *path, const qz_cli *cli)
+{
+    return cli->resume ? qz_output_resume(out, path, cli->overwrite) : qz_output_open(out, path, cli->overwrite);
+}
+
 static qz_status open_outputs(run *r)
 {
     for (int i = 0; i < r->outputs; i++)
-        QZ_TRY(qz_output_open(&r->made[i].output, r->job.output[i].recipe->output, r->cli->overwrite));
+        QZ_TRY(open_output(&r->made[i].output, r->job.output[i].recipe->output, r->cli));
     return QZ_OK;
 }
 
@@ -253,8 +287,9 @@ static qz_status run_job(run *r, int *exit_code, double began)
     QZ_TRY(qz_job_fits(&r->job));
     qz_progress_book(r->progress, "plan", qz_seconds() - began);
     QZ_TRY(open_outputs(r));
-    QZ_TRY(work(r, began));
-    return finish(r, exit_code);
+    qz_status status = work(r, began);
+    if (status != QZ_OK) keep_finished(r, status);
+    return status == QZ_OK ? finish(r, exit_code) : status;
 }
 
 static qz_status open_reports(run *r)
@@ -272,6 +307,7 @@ static qz_status run_with_job(run *r, int *exit_code)
     qz_status status = open_reports(r);
     if (status == QZ_OK) status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
+    tell_kept(r);
     for (int i = 0; i < r->outputs; i++) qz_output_abandon(r->made[i].output);
     qz_hidden_free(r->hidden);
     qz_job_close(&r->job);

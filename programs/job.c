@@ -9,7 +9,8 @@ static const double seconds_of_measurement = 0.1;
 
 static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
 {
-    QZ_TRY(qz_output_check(r->output, cli->overwrite));
+    QZ_TRY(cli->resume ? qz_output_check_resume(r->output, cli->overwrite)
+                       : qz_output_check(r->output, cli->overwrite));
     QZ_TRY(qz_output_keeps(r->output, r->model));
     QZ_TRY(qz_output_keeps(r->output, r->calibration.data));
     QZ_TRY(qz_output_keeps(r->output, r->evaluate.data));

@@ -81,15 +81,6 @@ qz_status qz_session_windows(qz_windows *out, const qz_session *s, const qz_wind
     return qz_windows_load(out, &full, s->tokenizer, s->arena);
 }
 
-const char *const *qz_pattern_list(const qz_patterns *p, qz_arena *arena)
-{
-    const char **list = qz_arena_array(arena, const char *, (size_t)p->count + 1);
-    if (!list) return NULL;
-    memcpy(list, p->pattern, (size_t)p->count * sizeof *list);
-    list[p->count] = NULL;
-    return list;
-}
-
 /* Bytes of the tensors of a linear that hold its weight (the bias is left out). */
 static uint64_t linear_bytes(const qz_ckpt *c, const char *module)
 {

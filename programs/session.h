@@ -25,9 +25,6 @@ void qz_session_close(qz_session *s);
 /* Windows of a text for this model: BOS, vocabulary and tokenizer are filled in. */
 QZ_NODISCARD qz_status qz_session_windows(qz_windows *out, const qz_session *s, const qz_windows_rule *rule);
 
-/* Patterns as the NULL-terminated list that qz_model_open wants, in `arena`; NULL when memory is short. */
-const char *const *qz_pattern_list(const qz_patterns *p, qz_arena *arena);
-
 /* How many numbers a folder stores, and in how many bytes. */
 typedef struct qz_weight_count {
     uint64_t numbers, bytes;               /* everything */

@@ -175,8 +175,8 @@ qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *p, qz_arena *a
     const size_t scales = (size_t)p->groups * rows;
     *s = (qz_gptq_strip){
         .plan = p,
-        .d = qz_arena_array(arena, float, rows * k),
-        .other = qz_arena_array(arena, float, p->compare ? rows * k : 1),
+        .d = qz_arena_array(arena, float, rows *k),
+        .other = qz_arena_array(arena, float, p->compare ? rows *k : 1),
         .w = qz_arena_array(arena, float, panel),
         .c = qz_arena_array(arena, float, panel),
         .u = qz_arena_array(arena, float, p->refresh ? panel : 1),
@@ -190,7 +190,7 @@ qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *p, qz_arena *a
         .active = qz_arena_array(arena, int64_t, rows),
         .stats = {.absmax = qz_arena_array(arena, float, widest), .abssum = qz_arena_array(arena, double, widest)}};
     if (p->refresh && p->args->range->needs & QZ_NEED_GRAM) {
-        s->stats.gram = qz_arena_array(arena, float, widest * widest);
+        s->stats.gram = qz_arena_array(arena, float, widest *widest);
         if (!s->stats.gram) return qz_arena_failed(arena);
     }
     const bool whole = s->d && s->other && s->w && s->c && s->u && s->row && s->scales && s->codes && s->loss &&

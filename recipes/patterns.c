@@ -33,3 +33,12 @@ bool qz_patterns_match(const qz_patterns *p, const char *module)
         if (matches(p->pattern[i], module) || matches(p->pattern[i], last)) return true;
     return false;
 }
+
+const char *const *qz_pattern_list(const qz_patterns *p, qz_arena *arena)
+{
+    const char **list = qz_arena_array(arena, const char *, (size_t)p->count + 1);
+    if (!list) return NULL;
+    memcpy(list, p->pattern, (size_t)p->count * sizeof *list);
+    list[p->count] = NULL;
+    return list;
+}

@@ -151,6 +151,8 @@ qz_scheme qz_recipe_scheme(const qz_recipe *r, qz_dtype scale_type);
 bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_weights **weights,
                       const qz_recipe_activations **activations);
 bool qz_patterns_match(const qz_patterns *p, const char *module);
+/* Patterns as the NULL-terminated list that qz_model_open wants, in `arena`; NULL when memory is short. */
+const char *const *qz_pattern_list(const qz_patterns *p, qz_arena *arena);
 /* recipes/recipe.schema.json (JSON Schema draft 2020-12), in `arena`. */
 QZ_NODISCARD qz_status qz_recipe_schema(char **out, const qz_recipe_catalog *catalog, qz_arena *arena);
 /* The reference table of docs/recipes.md (Markdown), in `arena`. */

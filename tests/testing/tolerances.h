@@ -21,8 +21,9 @@
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */
 #define TOL_GRAM 1e-5            /* of the sum of magnitudes; fp32 sums over tokens, in another order when split */
 #define TOL_MIDPOINT 1e-6        /* of a block's largest; golden/README.md, bnb_4bit: codes within it of a midpoint */
-#define TOL_DYNAMIC_MAP 5e-5 /* of a block's largest; golden/README.md, bnb_4bit: how far the library is off nearest   \
-                              */
+#define TOL_DYNAMIC_MAP                                                                                                \
+    5e-5 /* of a block's largest; golden/README.md, bnb_4bit: how far the library is off nearest                       \
+          */
 #define TOL_SCALE_RESTORED 1e-6   /* relative; the library's mean is an fp32 sum, ours a double one */
 #define TOL_SUM_OF_ROUNDINGS 1e-5 /* relative; a value at a tie of x / s may fall to either code in fp32 and double */
 #define TOL_HISTOGRAM_BIN 0.032   /* relative; a bin of the log histogram is 1/32 of its octave wide */

@@ -94,8 +94,6 @@ Test(export_plan, refuses_to_quantize_nothing)
 Test(export_plan, refuses_what_the_container_cannot_hold)
 {
     check_refused("llama", (const char *[]){"weights.format=int8", NULL}, "awq holds int4", "q_proj");
-    check_refused("llama", (const char *[]){"export.container=dense", NULL}, "\"dense\" can be read but not written",
-                  "export.container");
 }
 
 /* A config that says awq, and weights that are plain: enough to be taken for a quantized folder. */
