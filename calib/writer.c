@@ -185,7 +185,7 @@ static void add_zeros(qz_hasher *h, const qz_qtensor *q, int64_t count)
 
 static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
 {
-    int64_t scales = qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols);
+    int64_t scales = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     qz_hasher *h;
     QZ_TRY(qz_hasher_new(&h));
     qz_hasher_add(h, q->codes, (size_t)(q->rows * q->cols));
@@ -193,6 +193,26 @@ static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_qtensor *q)
     add_zeros(h, q, scales);
     qz_hasher_finish(h, out);
     return QZ_OK;
+}
+
+/* A container of plain weights keeps the values alone, rounded. */
+static qz_status print_values(char out[QZ_HASH_TEXT], const qz_qtensor *q, qz_dtype type, qz_arena *scratch)
+{
+    qz_hasher *h;
+    qz_status status = QZ_OK;
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *wide = qz_arena_array(scratch, float, (size_t)q->cols),
+          *stored = qz_arena_array(scratch, float, (size_t)q->cols);
+    if (!wide || !stored) return qz_arena_failed(scratch);
+    QZ_TRY(qz_hasher_new(&h));
+    for (int64_t n = 0; n < q->rows && status == QZ_OK; n++) {
+        qz_qtensor_dequantize(wide, q, n, 1);
+        status = qz_convert(stored, type, wide, QZ_F32, q->cols);
+        qz_hasher_add(h, stored, (size_t)q->cols * (size_t)qz_dtype_bits(type) / 8);
+    }
+    qz_hasher_finish(h, out);
+    qz_arena_restore(scratch, mark);
+    return status;
 }
 
 qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear, const qz_qtensor *q,
@@ -203,7 +223,8 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (l->has_bias) QZ_TRY(write_values(w, bias, linear->bias.data, QZ_F32, l->n, print_of(w, bias), scratch));
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
-    QZ_TRY(print_qtensor(print_of(w, l->module), q));
+    QZ_TRY(w->container->holds ? print_qtensor(print_of(w, l->module), q)
+                               : print_values(print_of(w, l->module), q, w->output->plan->plain_type, scratch));
     return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 
@@ -239,7 +260,7 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
     if (l->has_bias) QZ_TRY(check_plain(w, written, bias, bias));
-    if (!l->quantized) return check_plain(w, written, weight, l->module);
+    if (!l->quantized || !w->container->holds) return check_plain(w, written, weight, l->module);
     char print[QZ_HASH_TEXT];
     qz_qtensor q;
     qz_arena_mark mark = qz_arena_save(scratch);
