@@ -14,7 +14,7 @@
 #include "base/file.h"
 
 struct qz_h5 {
-    hid_t file;
+    hid_t file, half;       /* half: the type binary16, which HDF5 1.10 does not predefine */
     char *path, *temporary; /* temporary: of a file being created, else NULL */
 };
 
@@ -31,8 +31,19 @@ static qz_status fail(qz_status code, const qz_h5 *f, const char *name, const ch
     return QZ_FAIL(code, "%s%s%s: %s%s%s", f->path, *name ? ": " : "", name, what, *reason ? ": " : "", reason);
 }
 
+/* IEEE 754 binary16: sign at bit 15, exponent of 5 bits at 10 with bias 15, mantissa of 10 bits at 0. */
+static hid_t make_half(void)
+{
+    hid_t t = H5Tcopy(H5T_NATIVE_FLOAT);
+    H5Tset_fields(t, 15, 10, 5, 0, 10);
+    H5Tset_size(t, 2);
+    H5Tset_ebias(t, 15);
+    return t;
+}
+
 static void release(qz_h5 *f)
 {
+    if (f->half > 0) H5Tclose(f->half);
     qz_free(f->path);
     qz_free(f->temporary);
     qz_free(f);
@@ -45,6 +56,7 @@ static qz_h5 *handle_new(const char *path, bool create)
     if (!f) return NULL;
     f->path = qz_strdup(path);
     if (create && f->path && (f->temporary = qz_malloc(strlen(path) + 5))) sprintf(f->temporary, "%s.tmp", path);
+    f->half = make_half();
     if (f->path && (!create || f->temporary)) return f;
     release(f);
     return NULL;
@@ -122,7 +134,7 @@ bool qz_h5_has(qz_h5 *f, const char *name)
     return H5Lexists(f->file, name, H5P_DEFAULT) > 0;
 }
 
-static hid_t memory_type(qz_h5_type t)
+static hid_t memory_type(const qz_h5 *f, qz_h5_type t)
 {
     switch (t) {
     case QZ_H5_I32:
@@ -135,6 +147,12 @@ static hid_t memory_type(qz_h5_type t)
         return H5T_NATIVE_UINT32;
     case QZ_H5_F32:
         return H5T_NATIVE_FLOAT;
+    case QZ_H5_U8:
+        return H5T_NATIVE_UINT8;
+    case QZ_H5_U64:
+        return H5T_NATIVE_UINT64;
+    case QZ_H5_F16:
+        return f->half;
     default:
         return H5T_NATIVE_DOUBLE;
     }
@@ -188,6 +206,17 @@ static H5T_conv_ret_t refuse_change(H5T_conv_except_t kind, hid_t from, hid_t to
     return H5Tget_class(to) == H5T_FLOAT && is_special(kind, from, src) ? H5T_CONV_UNHANDLED : H5T_CONV_ABORT;
 }
 
+/* The whole dataset when `in_memory` and `in_file` are H5S_ALL. */
+static qz_status read_selected(qz_h5 *f, const char *name, qz_h5_type type, void *out, hid_t set, hid_t in_memory,
+                               hid_t in_file)
+{
+    hid_t transfer = H5Pcreate(H5P_DATASET_XFER);
+    H5Pset_type_conv_cb(transfer, refuse_change, NULL);
+    herr_t result = H5Dread(set, memory_type(f, type), in_memory, in_file, transfer, out);
+    H5Pclose(transfer);
+    return result < 0 ? fail(QZ_FORMAT, f, name, "cannot be read as the wanted type") : QZ_OK;
+}
+
 qz_status qz_h5_read(qz_h5 *f, const char *name, qz_h5_type type, void *out, size_t count)
 {
     int rank;
@@ -198,28 +227,121 @@ qz_status qz_h5_read(qz_h5 *f, const char *name, qz_h5_type type, void *out, siz
     if (overflow || total != count)
         return QZ_FAIL(QZ_SHAPE, "%s: %s: has %llu elements, expected %zu", f->path, name, (unsigned long long)total,
                        count);
-    hid_t set = H5Dopen2(f->file, name, H5P_DEFAULT), transfer = H5Pcreate(H5P_DATASET_XFER);
-    H5Pset_type_conv_cb(transfer, refuse_change, NULL);
-    herr_t result = H5Dread(set, memory_type(type), H5S_ALL, H5S_ALL, transfer, out);
-    qz_status status = result < 0 ? fail(QZ_FORMAT, f, name, "cannot be read as the wanted type") : QZ_OK;
-    H5Pclose(transfer);
+    hid_t set = H5Dopen2(f->file, name, H5P_DEFAULT);
+    qz_status status = read_selected(f, name, type, out, set, H5S_ALL, H5S_ALL);
     H5Dclose(set);
     return status;
 }
 
-qz_status qz_h5_write(qz_h5 *f, const char *name, qz_h5_type type, const void *data, int rank, const uint64_t *shape)
+static void to_dims(hsize_t dims[8], int rank, const uint64_t *shape)
 {
-    hsize_t dims[8];
     assert(rank >= 0 && rank <= 8);
     for (int i = 0; i < rank; i++) dims[i] = shape[i];
-    hid_t space = H5Screate_simple(rank, dims, NULL);
-    hid_t set = H5Dcreate2(f->file, name, memory_type(type), space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    bool good = set >= 0 && H5Dwrite(set, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+}
+
+/* An empty dataset when `storage` is the default; missing groups of its path are made. Negative on failure. */
+static hid_t make_set(qz_h5 *f, const char *name, qz_h5_type type, int rank, const uint64_t *shape, hid_t storage)
+{
+    hsize_t dims[8];
+    to_dims(dims, rank, shape);
+    hid_t space = H5Screate_simple(rank, dims, NULL), link = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(link, 1);
+    hid_t set = H5Dcreate2(f->file, name, memory_type(f, type), space, link, storage, H5P_DEFAULT);
+    H5Pclose(link);
+    H5Sclose(space);
+    return set;
+}
+
+qz_status qz_h5_write(qz_h5 *f, const char *name, qz_h5_type type, const void *data, int rank, const uint64_t *shape)
+{
+    hid_t set = make_set(f, name, type, rank, shape, H5P_DEFAULT);
+    bool good = set >= 0 && H5Dwrite(set, memory_type(f, type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
     qz_status status = good ? QZ_OK : fail(QZ_IO, f, name, "cannot be written");
     if (set >= 0) H5Dclose(set);
-    H5Sclose(space);
     return status;
 }
+
+enum { DEFLATE_LEVEL = 1 }; /* floats gain 1 % more from level 6, at three times the time */
+
+/* Chunks cannot be longer than the dataset, nor 0: a dataset without elements is stored plainly. */
+static void set_chunks(hid_t storage, int rank, const uint64_t *shape, const uint64_t *chunk)
+{
+    hsize_t dims[8];
+    bool empty = rank == 0;
+    for (int i = 0; i < rank; i++) {
+        dims[i] = chunk[i] < shape[i] ? chunk[i] : shape[i];
+        empty |= dims[i] == 0;
+    }
+    if (empty) return;
+    H5Pset_chunk(storage, rank, dims);
+    H5Pset_shuffle(storage);
+    H5Pset_deflate(storage, DEFLATE_LEVEL);
+    H5Pset_fletcher32(storage);
+}
+
+qz_status qz_h5_make(qz_h5 *f, const char *name, qz_h5_type type, int rank, const uint64_t *shape,
+                     const uint64_t *chunk)
+{
+    hid_t storage = H5Pcreate(H5P_DATASET_CREATE);
+    set_chunks(storage, rank, shape, chunk);
+    hid_t set = make_set(f, name, type, rank, shape, storage);
+    H5Pclose(storage);
+    qz_status status = set < 0 ? fail(QZ_IO, f, name, "cannot be made") : QZ_OK;
+    if (set >= 0) H5Dclose(set);
+    return status;
+}
+
+/* Opens the dataset and selects the block in it; QZ_SHAPE when it is not inside. */
+static qz_status select_part(hid_t *set, hid_t *in_memory, hid_t *in_file, qz_h5 *f, const char *name, int rank,
+                             const uint64_t *start, const uint64_t *count)
+{
+    int stored;
+    uint64_t shape[8];
+    hsize_t first[8], size[8];
+    QZ_TRY(qz_h5_shape(f, name, &stored, shape, NULL));
+    if (stored != rank) return QZ_FAIL(QZ_SHAPE, "%s: %s: has %d dimensions, expected %d", f->path, name, stored, rank);
+    for (int i = 0; i < rank; i++)
+        if (start[i] > shape[i] || count[i] > shape[i] - start[i])
+            return QZ_FAIL(QZ_SHAPE, "%s: %s: has %llu elements in dimension %d, expected at least %llu", f->path, name,
+                           (unsigned long long)shape[i], i, (unsigned long long)(start[i] + count[i]));
+    to_dims(first, rank, start);
+    to_dims(size, rank, count);
+    *set = H5Dopen2(f->file, name, H5P_DEFAULT);
+    *in_file = H5Dget_space(*set);
+    *in_memory = H5Screate_simple(rank, size, NULL);
+    H5Sselect_hyperslab(*in_file, H5S_SELECT_SET, first, NULL, size, NULL);
+    return QZ_OK;
+}
+
+static void close_part(hid_t set, hid_t in_memory, hid_t in_file)
+{
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    H5Dclose(set);
+}
+
+qz_status qz_h5_write_part(qz_h5 *f, const char *name, qz_h5_type type, const void *data, int rank,
+                           const uint64_t *start, const uint64_t *count)
+{
+    hid_t set, in_memory, in_file;
+    QZ_TRY(select_part(&set, &in_memory, &in_file, f, name, rank, start, count));
+    bool good = H5Dwrite(set, memory_type(f, type), in_memory, in_file, H5P_DEFAULT, data) >= 0;
+    qz_status status = good ? QZ_OK : fail(QZ_IO, f, name, "cannot be written");
+    close_part(set, in_memory, in_file);
+    return status;
+}
+
+qz_status qz_h5_read_part(qz_h5 *f, const char *name, qz_h5_type type, void *out, int rank, const uint64_t *start,
+                          const uint64_t *count)
+{
+    hid_t set, in_memory, in_file;
+    QZ_TRY(select_part(&set, &in_memory, &in_file, f, name, rank, start, count));
+    qz_status status = read_selected(f, name, type, out, set, in_memory, in_file);
+    close_part(set, in_memory, in_file);
+    return status;
+}
+
+/* ---- attributes ---- */
 
 qz_status qz_h5_write_text(qz_h5 *f, const char *name, const char *text)
 {
@@ -247,4 +369,50 @@ qz_status qz_h5_read_text(qz_h5 *f, const char *name, char *out, size_t size)
     H5Tclose(stored);
     H5Aclose(attribute);
     return status;
+}
+
+static qz_status write_scalar(qz_h5 *f, const char *object, const char *name, hid_t type, const void *value)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t a = H5Acreate_by_name(f->file, object, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    bool good = a >= 0 && H5Awrite(a, type, value) >= 0;
+    qz_status status = good ? QZ_OK : fail(QZ_IO, f, name, "the attribute cannot be written");
+    if (a >= 0) H5Aclose(a);
+    H5Sclose(space);
+    return status;
+}
+
+/* One number of the class; HDF5 converts between widths. */
+static qz_status read_scalar(qz_h5 *f, const char *object, const char *name, hid_t type, void *out)
+{
+    hid_t a = H5Aopen_by_name(f->file, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    if (a < 0) return QZ_FAIL(QZ_FORMAT, "%s: %s has no attribute \"%s\"", f->path, object, name);
+    hid_t stored = H5Aget_type(a), space = H5Aget_space(a);
+    bool good = H5Tget_class(stored) == H5Tget_class(type) && H5Sget_simple_extent_npoints(space) == 1 &&
+                H5Tget_size(stored) <= H5Tget_size(type) && H5Aread(a, type, out) >= 0;
+    qz_status status = good ? QZ_OK : fail(QZ_FORMAT, f, name, "the attribute is no number of the wanted type");
+    H5Sclose(space);
+    H5Tclose(stored);
+    H5Aclose(a);
+    return status;
+}
+
+qz_status qz_h5_write_int(qz_h5 *f, const char *object, const char *name, int64_t value)
+{
+    return write_scalar(f, object, name, H5T_NATIVE_INT64, &value);
+}
+
+qz_status qz_h5_read_int(qz_h5 *f, const char *object, const char *name, int64_t *value)
+{
+    return read_scalar(f, object, name, H5T_NATIVE_INT64, value);
+}
+
+qz_status qz_h5_write_double(qz_h5 *f, const char *object, const char *name, double value)
+{
+    return write_scalar(f, object, name, H5T_NATIVE_DOUBLE, &value);
+}
+
+qz_status qz_h5_read_double(qz_h5 *f, const char *object, const char *name, double *value)
+{
+    return read_scalar(f, object, name, H5T_NATIVE_DOUBLE, value);
 }

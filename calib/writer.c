@@ -209,7 +209,7 @@ static bool is_static(const qz_export_linear *l)
 static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_export_linear *l, const qz_qtensor *q,
                                const qz_act_values *act)
 {
-    const int64_t scales = qz_scheme_scale_rows(&q->scheme, q->rows) * qz_scheme_scale_cols(&q->scheme, q->cols);
+    const int64_t scales = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     qz_hasher *h;
     QZ_TRY(qz_hasher_new(&h));
     qz_hasher_add(h, q->codes, (size_t)(q->rows * q->cols));
@@ -224,24 +224,29 @@ static qz_status print_qtensor(char out[QZ_HASH_TEXT], const qz_export_linear *l
     return QZ_OK;
 }
 
-/* Of a container that keeps values instead of codes: of the values as it stores them. */
-static qz_status print_values(char out[QZ_HASH_TEXT], const qz_writer *w, const qz_qtensor *q, qz_arena *scratch)
+/* A container of plain weights keeps the values alone, rounded. */
+static qz_status print_values(char out[QZ_HASH_TEXT], const qz_qtensor *q, qz_dtype type, qz_arena *scratch)
 {
-    const qz_dtype type = w->output->plan->plain_type;
-    const size_t count = (size_t)(q->rows * q->cols);
+    qz_hasher *h;
+    qz_status status = QZ_OK;
     qz_arena_mark mark = qz_arena_save(scratch);
-    float *wide = qz_arena_array(scratch, float, count), *stored = qz_arena_array(scratch, float, count);
+    float *wide = qz_arena_array(scratch, float, (size_t)q->cols),
+          *stored = qz_arena_array(scratch, float, (size_t)q->cols);
     if (!wide || !stored) return qz_arena_failed(scratch);
-    qz_qtensor_dequantize(wide, q, 0, q->rows);
-    QZ_TRY(qz_convert(stored, type, wide, QZ_F32, (int64_t)count));
-    qz_hash_bytes(out, stored, count * (size_t)qz_dtype_bits(type) / 8);
+    QZ_TRY(qz_hasher_new(&h));
+    for (int64_t n = 0; n < q->rows && status == QZ_OK; n++) {
+        qz_qtensor_dequantize(wide, q, n, 1);
+        status = qz_convert(stored, type, wide, QZ_F32, q->cols);
+        qz_hasher_add(h, stored, (size_t)q->cols * (size_t)qz_dtype_bits(type) / 8);
+    }
+    qz_hasher_finish(h, out);
     qz_arena_restore(scratch, mark);
-    return QZ_OK;
+    return status;
 }
 
 static bool keeps_codes(const qz_writer *w)
 {
-    return w->container->read_linear != NULL;
+    return w->container->holds != NULL;
 }
 
 qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear, const qz_qtensor *q,
@@ -253,7 +258,8 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     char *print = print_of(w, l->module);
-    QZ_TRY(keeps_codes(w) ? print_qtensor(print, l, q, act) : print_values(print, w, q, scratch));
+    QZ_TRY(keeps_codes(w) ? print_qtensor(print, l, q, act)
+                          : print_values(print, q, w->output->plan->plain_type, scratch));
     return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 

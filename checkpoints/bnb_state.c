@@ -7,6 +7,7 @@
  * legal JSON: they keep the text's size independent of the offset. */
 #include "checkpoints/bnb_state.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,7 +120,7 @@ static qz_status read_nested(qz_bnb_state *out, const qz_json_node *root)
     QZ_TRY(qz_json_string(qz_json_get(root, "nested_dtype"), "nested_dtype", &type));
     if (strcmp(type, "float32") != 0)
         return QZ_FAIL(QZ_FORMAT, "nested_dtype: found \"%s\", expected \"float32\"", type);
-    QZ_TRY(qz_json_number(qz_json_get(root, "nested_offset"), "nested_offset", -3.4e38, 3.4e38, &offset));
+    QZ_TRY(qz_json_number(qz_json_get(root, "nested_offset"), "nested_offset", -FLT_MAX, FLT_MAX, &offset));
     out->offset = (float)offset;
     return QZ_OK;
 }

@@ -49,12 +49,13 @@ int32_t qz_tokenizer_id(const qz_tokenizer *t, const char *token);
 /* ---- windows (windows.c): the calibration rule ---- */
 
 /* A document is tokenized once without special tokens (a .txt file is one document; each .jsonl line is one, its text
- * in `field`; an HDF5 file's dataset `ids` is one). Line ends of a .txt file are read as "\n". Documents follow one
- * another. Windows are cut in file order: BOS
- * and length - 1 ids, or `length` ids when bos < 0; a short last piece is dropped. */
+ * in `field`, or a conversation in "messages" or "conversations"; an HDF5 file's dataset `ids` is one). Line ends of a
+ * .txt file are read as "\n". Documents follow one another. Windows are cut in file order: BOS and length - 1 ids, or
+ * `length` ids when bos < 0; a short last piece is dropped. */
 typedef struct qz_windows_rule {
     const char *path;  /* .txt, .jsonl, .h5 or .hdf5; by suffix */
     const char *field; /* of .jsonl; NULL: "text" */
+    const char *model; /* folder whose chat template renders .jsonl lines that hold "messages" instead; NULL: none */
     int64_t count;     /* windows wanted; 0: all */
     int64_t length;
     int32_t bos;      /* -1: none */

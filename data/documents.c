@@ -1,14 +1,15 @@
 /* A file -> the ids of its documents, one after the other.
  *
  * A .txt file is one document; line ends are read as "\n" whatever they are, as Python's text files do, because the
- * peers that samples must equal read text that way. Each line of a .jsonl file is one document. An HDF5 file holds
- * ids in its dataset "ids". */
+ * peers that samples must equal read text that way. Each line of a .jsonl file is one document: text, or a conversation
+ * that is rendered by the model's chat template (chat.h). An HDF5 file holds ids in its dataset "ids". */
 #include <string.h>
 
 #include "base/file.h"
 #include "base/h5.h"
 #include "base/json.h"
 #include "base/utf8.h"
+#include "data/chat.h"
 #include "data/data_impl.h"
 #include "data/tokenizer_impl.h"
 
@@ -62,8 +63,48 @@ typedef struct line_reader {
     const qz_tokenizer *tokenizer;
     const char *field;
     qz_text ids; /* int32_t */
-    qz_arena *line_arena;
+    qz_arena *arena, *line_arena;
+    qz_chat chat; /* once has_chat */
+    bool has_chat;
+    qz_text rendered;
 } line_reader;
+
+/* A line without the field that holds messages is a conversation. NULL: it is none. */
+static const qz_json_node *find_messages(const line_reader *r, const qz_json_node *root)
+{
+    static const char *const keys[] = {"messages", "conversations"};
+    const qz_json_node *value = qz_json_get(root, r->field);
+    for (size_t i = 0; i < 2; i++) {
+        bool named = value && strcmp(r->field, keys[i]) == 0;
+        const qz_json_node *list = named || !value ? qz_json_get(root, keys[i]) : NULL;
+        if (qz_json_is(list, QZ_JSON_ARRAY)) return list;
+    }
+    return NULL;
+}
+
+static qz_status open_chat(line_reader *r)
+{
+    if (r->has_chat) return QZ_OK;
+    if (!r->rule->model)
+        return QZ_FAIL(QZ_ARG,
+                       "the line holds a conversation, but no model is known whose chat template could render it");
+    QZ_TRY(qz_chat_open(&r->chat, r->rule->model, r->arena));
+    r->has_chat = true;
+    return QZ_OK;
+}
+
+/* The windows begin with BOS as it is: a conversation's own is left out at the start of the first one. */
+static qz_status render(const char **out, line_reader *r, const qz_json_node *messages)
+{
+    QZ_TRY(open_chat(r));
+    qz_chat chat = r->chat;
+    if (r->rule->bos >= 0 && r->ids.size == 0) chat.bos = NULL;
+    r->rendered.size = 0;
+    QZ_TRY(qz_chat_render(&r->rendered, &chat, messages, r->line_arena));
+    QZ_TRY(qz_text_add(&r->rendered, "", 1));
+    *out = r->rendered.data;
+    return QZ_OK;
+}
 
 static qz_status find_field(const char **out, const line_reader *r, const qz_json_node *root)
 {
@@ -80,7 +121,8 @@ static qz_status encode_field(line_reader *r, const qz_json_node *root, size_t l
 {
     const char *text;
     qz_ids ids;
-    QZ_TRY(find_field(&text, r, root));
+    const qz_json_node *messages = find_messages(r, root);
+    QZ_TRY(messages ? render(&text, r, messages) : find_field(&text, r, root));
     QZ_TRY(qz_tokenizer_encode_some(r->tokenizer, text, strlen(text), left, &ids, r->line_arena));
     return qz_text_add(&r->ids, (const char *)ids.id, ids.count * sizeof *ids.id);
 }
@@ -122,7 +164,7 @@ static qz_status read_lines(line_reader *r, const qz_map *map, size_t limit)
 static qz_status read_jsonl(qz_ids *out, const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer,
                             size_t limit, qz_arena *arena)
 {
-    line_reader r = {.rule = rule, .tokenizer = tokenizer, .field = rule->field ? rule->field : "text"};
+    line_reader r = {.rule = rule, .tokenizer = tokenizer, .field = rule->field ? rule->field : "text", .arena = arena};
     qz_status status = check_utf8(rule->path, (const char *)map->data, map->size);
     if (status == QZ_OK) status = qz_arena_new(&r.line_arena, "line");
     if (status == QZ_OK) status = read_lines(&r, map, limit);
@@ -132,6 +174,7 @@ static qz_status read_jsonl(qz_ids *out, const qz_windows_rule *rule, const qz_m
     if (status == QZ_OK && out->count) memcpy(out->id, r.ids.data, r.ids.size);
     qz_arena_free(r.line_arena);
     qz_text_free(&r.ids);
+    qz_text_free(&r.rendered);
     return status;
 }
 

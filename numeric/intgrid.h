@@ -32,6 +32,9 @@ QZ_HD void qz_range_of(float *lo, float *hi, const float *w, int64_t count);
 /* Symmetric: scale = 2 max(-lo, hi) / top. Asymmetric: scale = (hi - lo) / top, zero = clamp(rint(-lo / scale)).
  * `lo` <= 0 <= `hi` (AutoAWQ lets a range leave out 0; ours always contains it). */
 QZ_HD qz_grid qz_grid_of(float lo, float hi, int bits, int symmetric, qz_dtype scale_type, qz_zero_rule rule);
+/* Asymmetric with a zero of at least `least`: where it would be smaller, the scale grows until the codes above `least`
+ * reach hi. */
+QZ_HD qz_grid qz_grid_above(float lo, float hi, int bits, int least, qz_dtype scale_type, qz_zero_rule rule);
 QZ_HD qz_grid qz_grid_narrow(float lo, float hi, int bits, qz_dtype scale_type);
 /* Narrow grids are stored as their largest value: the nearest scale that such a one gives back. */
 QZ_HD float qz_grid_narrow_scale(float scale, int bits);
@@ -97,6 +100,15 @@ QZ_HD qz_grid qz_grid_of(float lo, float hi, int bits, int symmetric, qz_dtype s
     g.least = 0;
     g.scale = qz_scale_round(scale, most > 0.0f, scale_type);
     g.zero = symmetric ? (top + 1) / 2 : qz_grid_zero(lo, g.scale, top, rule);
+    return g;
+}
+
+QZ_HD qz_grid qz_grid_above(float lo, float hi, int bits, int least, qz_dtype scale_type, qz_zero_rule rule)
+{
+    qz_grid g = qz_grid_of(lo, hi, bits, 0, scale_type, rule);
+    if (g.zero >= least) return g;
+    g.zero = least;
+    g.scale = qz_scale_round(hi / (float)(g.top - least), hi > lo, scale_type);
     return g;
 }
 

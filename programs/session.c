@@ -78,6 +78,7 @@ qz_status qz_session_windows(qz_windows *out, const qz_session *s, const qz_wind
                        qz_ckpt_folder(s->ckpt), rule->path);
     full.bos = config->bos;
     full.vocabulary = config->vocabulary;
+    full.model = qz_ckpt_folder(s->ckpt);
     return qz_windows_load(out, &full, s->tokenizer, s->arena);
 }
 

@@ -22,34 +22,56 @@ static int code_end(int first, int n, int level, const qz_act_scheme *s)
     return end;
 }
 
-/* sum p log(p / q) over parts [first, end) that share `each`. */
-static double share_divergence(const double *bins, int first, int end, int n, double beyond, double each, double whole)
+/* Sums over the parts before each, so that a group of parts costs one logarithm. */
+typedef struct prefix {
+    double mass[BINS + 1], information[BINS + 1]; /* b, b log b */
+    int filled[BINS + 1];
+} prefix;
+
+static void prefix_of(prefix *p, const double *bins)
 {
-    double sum = 0;
-    for (int i = first; i < end; i++) {
-        const double p = (bins[i] + (i == n - 1 ? beyond : 0)) / (whole + beyond);
-        double q = bins[i] > 0 ? each / whole : 0;
-        q = q < 1e-12 ? 1e-12 : q;
-        if (p > 0) sum += p * log(p / q);
+    *p = (prefix){0};
+    for (int i = 0; i < BINS; i++) {
+        p->mass[i + 1] = p->mass[i] + bins[i];
+        p->information[i + 1] = p->information[i] + (bins[i] > 0 ? bins[i] * log(bins[i]) : 0);
+        p->filled[i + 1] = p->filled[i] + (bins[i] > 0);
     }
-    return sum;
+}
+
+/* sum b log(b / (all q)) over parts [first, end) with the same q. */
+static double group_divergence(const prefix *p, int first, int end, double q, double all)
+{
+    const double mass = p->mass[end] - p->mass[first];
+    return p->information[end] - p->information[first] - (mass > 0 ? mass * log(all * fmax(q, 1e-12)) : 0);
+}
+
+/* That of one part, which may be empty. */
+static double part_divergence(double b, double q, double all)
+{
+    return b > 0 ? b * log(b / (all * fmax(q, 1e-12))) : 0;
+}
+
+static double divergence_at(const prefix *p, int n, const qz_act_scheme *s)
+{
+    const double within = p->mass[n], all = p->mass[BINS], last = p->mass[n] - p->mass[n - 1];
+    double sum = 0;
+    if (within <= 0) return INFINITY;
+    for (int first = 0, level = 0; first < n; level++) {
+        const int end = code_end(first, n, level, s), filled = p->filled[end] - p->filled[first];
+        const double q = filled ? (p->mass[end] - p->mass[first]) / filled / within : 0;
+        sum += group_divergence(p, first, end < n ? end : n - 1, q, all);
+        /* the last part, with the mass beyond the threshold in P but not in Q */
+        if (end == n) sum += part_divergence(last + all - within, last > 0 ? q : 0, all);
+        first = end;
+    }
+    return sum / all;
 }
 
 double qz_observer_entropy_divergence(const double *bins /* [2048] */, int n, const qz_act_scheme *s)
 {
-    double whole = 0, beyond = 0, sum = 0;
-    for (int i = 0; i < n; i++) whole += bins[i];
-    for (int i = n; i < BINS; i++) beyond += bins[i];
-    if (whole <= 0) return INFINITY;
-    for (int first = 0, level = 0; first < n; level++) {
-        const int end = code_end(first, n, level, s);
-        double mass = 0;
-        int filled = 0;
-        for (int i = first; i < end; i++) mass += bins[i], filled += bins[i] > 0;
-        sum += share_divergence(bins, first, end, n, beyond, filled ? mass / filled : 0, whole);
-        first = end;
-    }
-    return sum;
+    prefix p;
+    prefix_of(&p, bins);
+    return divergence_at(&p, n, s);
 }
 
 static qz_status finish(float *lo, float *hi, const qz_distribution *d, const qz_act_scheme *scheme,
@@ -59,11 +81,13 @@ static qz_status finish(float *lo, float *hi, const qz_distribution *d, const qz
     *lo = d->low;
     *hi = d->high;
     if (d->low == 0 && d->high == 0) return QZ_OK;
-    double *bins = qz_malloc(2 * (BINS + 1) * sizeof *bins), *divergence = bins ? bins + BINS : NULL;
+    double *bins = qz_malloc((2 * BINS + 1) * sizeof *bins + sizeof(prefix)), *divergence = bins ? bins + BINS : NULL;
     if (!bins) return QZ_FAIL(QZ_MEMORY, "out of memory for the bins of the observer entropy");
+    prefix *p = (prefix *)(divergence + BINS + 1);
     qz_distribution_linear(bins, BINS, d);
-    QZ_PARALLEL_FOR for (int n = LEVELS; n <= BINS; n++) divergence[n] =
-        qz_observer_entropy_divergence(bins, n, scheme);
+    prefix_of(p, bins);
+    QZ_PARALLEL_FOR_STATIC
+    for (int n = LEVELS; n <= BINS; n++) divergence[n] = divergence_at(p, n, scheme);
     int best = LEVELS;
     for (int n = LEVELS; n <= BINS; n++)
         if (divergence[n] < divergence[best]) best = n;

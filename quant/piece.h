@@ -22,8 +22,9 @@ static inline void qz_piece_fit(qz_qtensor *q, int64_t piece, float lo, float hi
         q->scales[piece] = qz_codebook_scale(most, s->scale_type);
         return;
     }
-    const qz_grid g = s->narrow ? qz_grid_narrow(lo, hi, f->bits, s->scale_type)
-                                : qz_grid_of(lo, hi, f->bits, s->symmetric, s->scale_type, s->zero_rule);
+    const qz_grid g = s->narrow      ? qz_grid_narrow(lo, hi, f->bits, s->scale_type)
+                      : s->symmetric ? qz_grid_of(lo, hi, f->bits, 1, s->scale_type, s->zero_rule)
+                                     : qz_grid_above(lo, hi, f->bits, s->least_zero, s->scale_type, s->zero_rule);
     q->scales[piece] = g.scale;
     if (q->zeros) q->zeros[piece] = (uint8_t)g.zero;
 }

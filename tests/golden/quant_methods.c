@@ -5,6 +5,7 @@
  *     awq_x_g<group>, awq_xw_g<group>               our scales under AutoAWQ's quantizer, which is repeated here
  *     awq_zero_point_rtn_g<group>                   that repetition itself
  *     awq_clip_g<group>                             the range clip
+ *     weighted_mse_int<bits>_<sym|asym>_g<group>    the range mse
  *     gptq_int<bits>_<sym|asym>_<g<group>|channel>  order natural; _actorder: desc; _static_actorder: static; _stale
  *                                                   (scales of a block's old weights): static too, which must beat it
  * Methods that come later are listed as skipped. */
@@ -183,6 +184,18 @@ static bool check_rtn(fixture *f, const char *name, double theirs)
     return true;
 }
 
+/* Their best of 80 shrinks by diag(G) against ours by the group's block of G. */
+static bool check_mse(fixture *f, const char *name, double theirs)
+{
+    int bits;
+    char symmetry[8];
+    long group;
+    if (sscanf(name, "weighted_mse_int%d_%7[a-z]_g%ld", &bits, symmetry, &group) != 3) return false;
+    const qz_qtensor q = solved(f, scheme_of(bits, strcmp(symmetry, "sym") == 0, group), "mse");
+    at_most(name, loss_of_qtensor(f, &q), theirs);
+    return true;
+}
+
 /* ---- gptq ---- */
 
 static bool check_gptq(fixture *f, const char *name, double theirs)
@@ -271,8 +284,8 @@ static bool check_clip(fixture *f, const char *name, double theirs)
     return true;
 }
 
-static bool (*const checks[])(fixture *f, const char *name, double theirs) = {check_rtn, check_pseudo, check_clip,
-                                                                              check_search, check_gptq};
+static bool (*const checks[])(fixture *f, const char *name, double theirs) = {check_rtn,    check_pseudo, check_clip,
+                                                                              check_search, check_gptq,   check_mse};
 enum { CHECKS = sizeof checks / sizeof checks[0] };
 
 Test(golden_methods, losses)

@@ -8,7 +8,8 @@
 #include "eval/eval.h"
 #include "testing/calib_case.h"
 
-static const char *const families[] = {"llama", "llama_tied_rope3", "mistral", "qwen2", "qwen3"};
+static const char *const families[] = {"llama", "llama_tied_rope3", "mistral", "qwen2",    "qwen3", "gemma2",
+                                       "phi3",  "phi3_long",        "mixtral", "qwen3_moe"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 static void run_into(calib_case *c, const char *folder)
@@ -135,6 +136,11 @@ Test(calib_run, gives_the_same_bytes_for_any_threads)
 Test(calib_run, gives_the_same_bytes_with_biases_and_bf16_activations)
 {
     check_same_bytes("qwen2", (const char *[]){"calibration.activations=bf16", NULL});
+}
+
+Test(calib_run, gives_the_same_bytes_with_experts)
+{
+    check_same_bytes("mixtral", NULL);
 }
 
 Test(calib_run, gives_the_same_bytes_for_a_full_reservoir)

@@ -405,3 +405,92 @@ Test(roundtrip, spoiled_files_never_leave_their_bounds)
     qz_map_close(&map);
     free(bytes);
 }
+
+/* A few bytes of the file changed: of its first `size`. */
+static void spoil(const char *path, const uint8_t *whole, size_t length, size_t size, qz_rng *r)
+{
+    uint8_t *bytes = malloc(length);
+    memcpy(bytes, whole, length);
+    for (uint32_t n = 1 + qz_rng_below(r, 3); n > 0; n--) {
+        static const char likely[] = "0123456789\"{}[],:-.re*()nulltrue";
+        uint8_t any = (uint8_t)qz_rng_below(r, 256);
+        bytes[qz_rng_below(r, (uint32_t)size)] = qz_rng_below(r, 2) ? any : (uint8_t)likely[qz_rng_below(r, 32)];
+    }
+    test_write_file(path, bytes, length);
+    free(bytes);
+}
+
+/* Whatever can be asked of a folder: an answer or an error. */
+static void read_everything(const char *folder, const model *m, qz_arena *scratch)
+{
+    qz_ckpt *c;
+    qz_export_plan plan = plan_of(m);
+    if (qz_ckpt_open(&c, folder) != QZ_OK) {
+        cr_assert(*qz_error_message());
+        return;
+    }
+    for (int i = 0; i < LINEARS; i++) {
+        const qz_export_linear *l = &m->linear[i];
+        qz_act_scheme scheme;
+        qz_act_values values;
+        qz_error_clear();
+        float *out = qz_arena_array(scratch, float, (size_t)(l->n * l->k));
+        qz_status status = qz_ckpt_read_weight(c, l->module, l->n, l->k, out, scratch);
+        cr_assert(status == QZ_OK || *qz_error_message());
+        status = qz_ckpt_read_activation(c, l->module, &scheme, &values);
+        cr_assert(status == QZ_OK || *qz_error_message());
+    }
+    qz_kv_scheme kv;
+    float key[KV_HEADS], value[KV_HEADS];
+    qz_status status = qz_ckpt_read_kv(c, plan.attention[0], KV_HEADS, &kv, key, value);
+    cr_assert(status == QZ_OK || *qz_error_message());
+    qz_ckpt_close(c);
+}
+
+/* config.json, the header of the weights and their data, one at a time. */
+static void read_spoiled(const char *folder, const model *m, qz_rng *r)
+{
+    char paths[2][4200];
+    qz_map map[2];
+    qz_arena *scratch;
+    check_ok(qz_arena_new(&scratch, "spoiled"));
+    for (int f = 0; f < 2; f++) {
+        snprintf(paths[f], sizeof paths[f], "%s/%s", folder, f ? "model.safetensors" : "config.json");
+        check_ok(qz_map_open(&map[f], paths[f]));
+    }
+    uint8_t *whole[2] = {malloc(map[0].size), malloc(map[1].size)};
+    size_t length[2] = {map[0].size, map[1].size};
+    for (int f = 0; f < 2; f++) {
+        memcpy(whole[f], map[f].data, length[f]);
+        qz_map_close(&map[f]);
+    }
+    for (int i = 0; i < 25; i++) {
+        int f = (int)qz_rng_below(r, 2);
+        bool header = qz_rng_below(r, 2) && length[f] > 3000;
+        spoil(paths[f], whole[f], length[f], header ? 3000 : length[f], r);
+        read_everything(folder, m, scratch);
+        test_write_file(paths[f], whole[f], length[f]);
+        qz_arena_reset(scratch);
+    }
+    free(whole[0]);
+    free(whole[1]);
+    qz_arena_free(scratch);
+}
+
+Test(roundtrip, a_spoiled_folder_is_read_or_refused)
+{
+    for (size_t i = 0; i < qz_containers()->count; i++) {
+        const qz_container *container = qz_container_at(i);
+        if (!container->can_express) continue;
+        for (uint64_t seed = 1; seed <= 3; seed++) {
+            char name[60];
+            qz_rng r;
+            qz_rng_seed(&r, seed, 1);
+            snprintf(name, sizeof name, "%zu-%d", i, (int)seed);
+            const model *m = random_model(seed, container);
+            const char *folder = qz_arena_strdup(arena, write_model(name, m, container, 0));
+            read_spoiled(folder, m, &r);
+            qz_arena_reset(arena);
+        }
+    }
+}

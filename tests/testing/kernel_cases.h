@@ -390,6 +390,71 @@ static inline void kernel_run_histogram(kernel_run *r)
     kernel_keep(r, &out);
 }
 
+/* (K) of M M^T + K I */
+static inline void kernel_run_cholesky(kernel_run *r)
+{
+    const int64_t k = r->dims[0], stride = k + KERNEL_PAD;
+    qz_tensor m = kernel_matrix(r, k, k), a = kernel_vector(r, QZ_F64, k * stride);
+    int64_t failed;
+    a = qz_tensor_2d(a.data, QZ_F64, k, k);
+    a.stride[0] = stride;
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double sum = i == j ? (double)k : 0;
+            for (int64_t t = 0; t < k; t++)
+                sum += (double)qz_f32(&m)[i * m.stride[0] + t] * qz_f32(&m)[j * m.stride[0] + t];
+            ((double *)a.data)[i * stride + j] = sum;
+        }
+    check_ok(qz_op_cholesky(r->backend, &a, &failed));
+    cr_assert(failed == -1);
+    kernel_keep(r, &a);
+}
+
+/* (N, K) */
+static inline void kernel_run_unit_solve(kernel_run *r)
+{
+    qz_tensor x = kernel_matrix(r, r->dims[0], r->dims[1]), l = kernel_matrix(r, r->dims[1], r->dims[1]);
+    for (int64_t i = 0; i < l.shape[0] * l.stride[0]; i++)
+        qz_f32(&l)[i] *= 0.05f; /* or the solution grows without bound */
+    check_ok(qz_op_unit_solve(r->backend, &x, &l));
+    kernel_keep(r, &x);
+}
+
+static inline qz_tensor kernel_bytes(kernel_run *r, int64_t rows, int64_t cols, int below)
+{
+    uint8_t *data = qz_arena_alloc(r->arena, (size_t)(rows * cols));
+    cr_assert(data != NULL);
+    for (int64_t i = 0; i < rows * cols; i++) data[i] = (uint8_t)qz_rng_below(&r->rng, (uint64_t)below);
+    return qz_tensor_2d(data, QZ_U8, rows, cols);
+}
+
+/* (N, K, G, format, symmetric, rule and narrow) */
+static inline void kernel_run_round_columns(kernel_run *r)
+{
+    const int64_t n = r->dims[0], k = r->dims[1], groups = r->dims[2];
+    const qz_scheme scheme = {.format = (qz_format)r->dims[3],
+                              .symmetric = r->dims[4],
+                              .zero_rule = r->dims[5] == 1 ? QZ_ROUND_SUM : QZ_ROUND_VALUE,
+                              .narrow = r->dims[5] == 2};
+    qz_tensor w = kernel_matrix(r, n, k), c = kernel_matrix(r, n, k), l = kernel_matrix(r, k, k);
+    qz_tensor d = kernel_matrix(r, n, k), codes = kernel_bytes(r, n, k, 2), wide = kernel_vector(r, QZ_F64, n * k);
+    qz_tensor loss = kernel_vector(r, QZ_F64, n), weight = kernel_vector(r, QZ_F64, k);
+    qz_round_grids grids = {.scheme = &scheme, .scales = kernel_matrix(r, groups, n)};
+    int32_t row[QZ_ROUND_COLUMNS];
+    grids.row = row;
+    for (int64_t i = 0; i < groups * grids.scales.stride[0]; i++)
+        qz_f32(&grids.scales)[i] = 0.05f + fabsf(qz_f32(&grids.scales)[i]);
+    for (int64_t i = 0; i < k * l.stride[0]; i++) qz_f32(&l)[i] *= 0.1f;
+    for (int64_t i = 0; i < k; i++) row[i] = (int32_t)(i * 7 / 3 % groups);
+    for (int64_t i = 0; i < n; i++) qz_f32(&c)[i * c.stride[0]] = 0; /* nothing added yet: w itself is rounded */
+    if (!scheme.symmetric) grids.zeros = kernel_bytes(r, groups, n, 1 << qz_format_of(scheme.format)->bits);
+    check_ok(qz_op_round_columns(r->backend, &codes, &d, &loss, &w, &c, &l, &weight, &grids));
+    for (int64_t i = 0; i < n * k; i++) ((double *)wide.data)[i] = ((uint8_t *)codes.data)[i];
+    kernel_keep(r, &wide);
+    kernel_keep(r, &d);
+    kernel_keep(r, &loss);
+}
+
 static const kernel_case kernel_cases[] = {
     {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
     {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
@@ -425,6 +490,19 @@ static const kernel_case kernel_cases[] = {
     {"first_nonfinite", kernel_run_first_nonfinite, 0, {{1, 2}, {7, 13}, {3, 40000}, {300, 257}}},
     {"round_activations", kernel_run_round_activations, 0, {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 257, 64}}},
     {"round_heads", kernel_run_round_heads, 0, {{1, 1, 1}, {7, 3, 16}, {300, 2, 33}}},
+    {"cholesky", kernel_run_cholesky, TOL_SAME_FP64, {{1}, {37}, {300}, {517}}},
+    {"unit_solve", kernel_run_unit_solve, TOL_KERNEL_SUM, {{1, 1}, {7, 13}, {300, 128}, {517, 33}}},
+    {"round_columns",
+     kernel_run_round_columns,
+     0, /* codes are decided here: bit for bit */
+     {{1, 1, 1, QZ_FORMAT_INT4, 1, 0},
+      {37, 128, 3, QZ_FORMAT_INT4, 0, 0},
+      {19, 65, 2, QZ_FORMAT_INT3, 0, 1},
+      {300, 33, 1, QZ_FORMAT_INT8, 1, 2},
+      {16, 40, 2, QZ_FORMAT_FP8_E4M3, 1, 0},
+      {15, 40, 2, QZ_FORMAT_FP8_E5M2, 1, 0},
+      {48, 64, 4, QZ_FORMAT_NF4, 1, 0},
+      {17, 64, 4, QZ_FORMAT_FP4, 1, 0}}},
     {"histogram", kernel_run_histogram, 0, {{1, 1}, {7, 13}, {3, 300000}, {1300, 257}}},
 };
 enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };

@@ -19,6 +19,7 @@
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */
+#define TOL_HALF_GRAM 4.9e-4     /* relative; one rounding to binary16, 2^-11, and a few to fp32 */
 #define TOL_GRAM 1e-5            /* of the sum of magnitudes; fp32 sums over tokens, in another order when split */
 #define TOL_MIDPOINT 1e-6        /* of a block's largest; golden/README.md, bnb_4bit: codes within it of a midpoint */
 #define TOL_DYNAMIC_MAP                                                                                                \

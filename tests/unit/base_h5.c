@@ -125,3 +125,112 @@ Test(h5, an_abandoned_file_leaves_nothing)
     cr_assert(!qz_path_exists(test_path("gone")) && !qz_path_exists(test_path("gone.tmp")));
     check_fails(QZ_IO, "cannot be created", qz_h5_create(&f, test_path("no/folder")));
 }
+
+Test(h5, groups_and_attributes)
+{
+    qz_h5 *f;
+    int64_t n;
+    double d;
+    uint64_t big[2] = {1, UINT64_MAX}, back[2];
+    uint8_t bytes[3] = {0, 7, 255}, same[3];
+    check_ok(qz_h5_create(&f, test_path("g")));
+    check_ok(qz_h5_write(f, "a/b/u64", QZ_H5_U64, big, 1, (uint64_t[]){2}));
+    check_ok(qz_h5_write(f, "/a/b/u8", QZ_H5_U8, bytes, 1, (uint64_t[]){3}));
+    check_ok(qz_h5_write_int(f, "a/b", "tokens", -5));
+    check_ok(qz_h5_write_double(f, "a/b/u8", "peak", 0.1));
+    check_ok(qz_h5_write_int(f, "/", "version", 1));
+    check_fails(QZ_IO, "the attribute cannot be written", qz_h5_write_int(f, "a/c", "x", 1));
+    check_fails(QZ_IO, "a/b/u8", qz_h5_write(f, "a/b/u8", QZ_H5_U8, bytes, 1, (uint64_t[]){3}));
+    check_ok(qz_h5_close(f));
+    check_ok(qz_h5_open(&f, test_path("g")));
+    cr_assert(qz_h5_has(f, "a") && qz_h5_has(f, "a/b") && !qz_h5_has(f, "a/c") && !qz_h5_has(f, "x/y/z"));
+    check_ok(qz_h5_read(f, "a/b/u64", QZ_H5_U64, back, 2));
+    check_ok(qz_h5_read(f, "a/b/u8", QZ_H5_U8, same, 3));
+    cr_assert(memcmp(big, back, sizeof big) == 0 && memcmp(bytes, same, sizeof bytes) == 0);
+    check_ok(qz_h5_read_int(f, "a/b", "tokens", &n));
+    cr_assert(n == -5);
+    check_ok(qz_h5_read_int(f, "/", "version", &n));
+    cr_assert(n == 1);
+    check_ok(qz_h5_read_double(f, "a/b/u8", "peak", &d));
+    cr_assert(d == 0.1);
+    check_fails(QZ_FORMAT, "a/b has no attribute \"none\"", qz_h5_read_int(f, "a/b", "none", &n));
+    check_fails(QZ_FORMAT, "a/c has no attribute", qz_h5_read_int(f, "a/c", "tokens", &n));
+    check_fails(QZ_FORMAT, "no number of the wanted type", qz_h5_read_int(f, "a/b/u8", "peak", &n));
+    check_fails(QZ_FORMAT, "is not a dataset", qz_h5_read(f, "a/b", QZ_H5_U8, same, 3));
+    check_ok(qz_h5_close(f));
+}
+
+/* Parts of a compressed matrix, written out of order, then read across the chunks. */
+Test(h5, parts)
+{
+    enum { ROWS = 7, COLS = 10 };
+    qz_h5 *f;
+    float x[ROWS][COLS], part[3][4], whole[ROWS][COLS];
+    for (int i = 0; i < ROWS * COLS; i++) x[i / COLS][i % COLS] = (float)i / 3;
+    check_ok(qz_h5_create(&f, test_path("p")));
+    check_ok(qz_h5_make(f, "m/x", QZ_H5_F32, 2, (uint64_t[]){ROWS, COLS}, (uint64_t[]){3, 100}));
+    check_ok(qz_h5_write_part(f, "m/x", QZ_H5_F32, x[3], 2, (uint64_t[]){3, 0}, (uint64_t[]){4, COLS}));
+    check_ok(qz_h5_write_part(f, "m/x", QZ_H5_F32, x[0], 2, (uint64_t[]){0, 0}, (uint64_t[]){3, COLS}));
+    check_ok(qz_h5_make(f, "empty", QZ_H5_F32, 2, (uint64_t[]){0, COLS}, (uint64_t[]){3, 100}));
+    check_ok(qz_h5_make(f, "unwritten", QZ_H5_U64, 1, (uint64_t[]){2}, (uint64_t[]){2}));
+    check_fails(QZ_SHAPE, "m/x: has 7 elements in dimension 0, expected at least 8",
+                qz_h5_write_part(f, "m/x", QZ_H5_F32, x, 2, (uint64_t[]){4, 0}, (uint64_t[]){4, COLS}));
+    check_fails(QZ_SHAPE, "m/x: has 2 dimensions, expected 1",
+                qz_h5_write_part(f, "m/x", QZ_H5_F32, x, 1, (uint64_t[]){4}, (uint64_t[]){4}));
+    check_fails(QZ_FORMAT, "no dataset \"none\"",
+                qz_h5_write_part(f, "none", QZ_H5_F32, x, 1, (uint64_t[]){4}, (uint64_t[]){4}));
+    check_ok(qz_h5_close(f));
+    check_ok(qz_h5_open(&f, test_path("p")));
+    check_ok(qz_h5_read(f, "m/x", QZ_H5_F32, whole, ROWS * COLS));
+    cr_assert(memcmp(x, whole, sizeof x) == 0);
+    check_ok(qz_h5_read_part(f, "m/x", QZ_H5_F32, part, 2, (uint64_t[]){2, 5}, (uint64_t[]){3, 4}));
+    for (int i = 0; i < 3; i++) cr_assert(memcmp(part[i], &x[2 + i][5], sizeof part[i]) == 0);
+    uint64_t zero[2] = {1, 1};
+    check_ok(qz_h5_read(f, "unwritten", QZ_H5_U64, zero, 2));
+    cr_assert(zero[0] == 0 && zero[1] == 0);
+    check_ok(qz_h5_close(f));
+}
+
+Test(h5, half_precision)
+{
+    qz_h5 *f;
+    /* 1, -2, 65504, the least normal and subnormal number, infinity */
+    const uint16_t bits[6] = {0x3c00, 0xc000, 0x7bff, 0x0400, 0x0001, 0x7c00};
+    const float want[6] = {1, -2, 65504, 0x1p-14f, 0x1p-24f, INFINITY};
+    uint16_t back[6];
+    float wide[6];
+    check_ok(qz_h5_create(&f, test_path("h")));
+    check_ok(qz_h5_make(f, "x", QZ_H5_F16, 1, (uint64_t[]){6}, (uint64_t[]){4}));
+    check_ok(qz_h5_write_part(f, "x", QZ_H5_F16, bits, 1, (uint64_t[]){0}, (uint64_t[]){6}));
+    check_ok(qz_h5_close(f));
+    check_ok(qz_h5_open(&f, test_path("h")));
+    check_ok(qz_h5_read(f, "x", QZ_H5_F16, back, 6));
+    cr_assert(memcmp(bits, back, sizeof bits) == 0);
+    check_ok(qz_h5_read(f, "x", QZ_H5_F32, wide, 6));
+    cr_assert(memcmp(wide, want, sizeof want) == 0);
+    check_ok(qz_h5_close(f));
+}
+
+/* A bit that changed inside a chunk is found by its checksum. */
+Test(h5, damage_inside_a_chunk_is_found)
+{
+    enum { N = 50000 };
+    static float x[N];
+    qz_h5 *f;
+    for (int i = 0; i < N; i++) x[i] = (float)(i * 7919 % 10007) / 3;
+    check_ok(qz_h5_create(&f, test_path("d")));
+    check_ok(qz_h5_make(f, "x", QZ_H5_F32, 1, (uint64_t[]){N}, (uint64_t[]){N}));
+    check_ok(qz_h5_write_part(f, "x", QZ_H5_F32, x, 1, (uint64_t[]){0}, (uint64_t[]){N}));
+    check_ok(qz_h5_close(f));
+    qz_arena *arena;
+    char *bytes;
+    size_t size;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_file_read(&bytes, &size, test_path("d"), 1 << 20, arena));
+    bytes[size / 2] ^= 4;
+    test_write_file(test_path("d"), bytes, size);
+    check_ok(qz_h5_open(&f, test_path("d")));
+    check_fails(QZ_FORMAT, "d: x: cannot be read", qz_h5_read(f, "x", QZ_H5_F32, x, N));
+    check_ok(qz_h5_close(f));
+    qz_arena_free(arena);
+}

@@ -1,5 +1,6 @@
 /* What the wrappers refuse, and an operation that a backend lacks. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/arena.h"
 #include "kernels/kernels.h"
@@ -52,6 +53,9 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(quadratic_form, &t, &t, &t)
     REFUSED(log_prob, &t, &t, index_of)
     REFUSED(first_nonfinite, &t, &i)
+    REFUSED(cholesky, &t, &i)
+    REFUSED(unit_solve, &t, &t)
+    REFUSED(round_columns, &t, &t, &t, &t, &t, &t, &t, NULL)
 }
 
 Test(kernels_ops, shapes_that_disagree_name_both)
@@ -181,4 +185,44 @@ Test(kernels_ops, rounding_rules)
                 qz_op_round_heads(ref(), &heads, &heads, &scale, QZ_FORMAT_BF16));
     check_fails(QZ_ARG, "scale of head 1 is -1", qz_op_round_heads(ref(), &heads, &heads, &scale, QZ_FORMAT_INT8));
     check_fails(QZ_ARG, "counts has no data", qz_op_histogram(ref(), NULL, &x));
+}
+
+Test(kernels_ops, round_columns_refuses_what_it_cannot_do)
+{
+    static uint8_t bytes[256];
+    const qz_scheme scheme = {.format = QZ_FORMAT_INT4, .symmetric = true}, plain = {.format = QZ_FORMAT_F16};
+    qz_tensor w = matrix(1, 129), few = matrix(1, 4), l = matrix(4, 4), codes = qz_tensor_2d(bytes, QZ_U8, 1, 129);
+    qz_tensor four = qz_tensor_2d(bytes, QZ_U8, 1, 4), loss = qz_tensor_1d(wide, QZ_F64, 1);
+    qz_tensor weight = qz_tensor_1d(wide, QZ_F64, 4), long_weight = qz_tensor_1d(wide, QZ_F64, 129);
+    qz_tensor square = qz_tensor_2d(malloc(129 * 129 * sizeof(float)), QZ_F32, 129, 129);
+    qz_round_grids grids = {.scheme = &plain, .scales = matrix(1, 1), .row = index_of};
+    check_fails(QZ_UNSUPPORTED, "format fp16 has no codes",
+                qz_op_round_columns(ref(), &four, &few, &loss, &few, &few, &l, &weight, &grids));
+    grids.scheme = &scheme;
+    check_fails(QZ_SHAPE, "129 columns, at most 128",
+                qz_op_round_columns(ref(), &codes, &w, &loss, &w, &w, &square, &long_weight, &grids));
+    grids.scales = matrix(1, 2);
+    check_fails(QZ_SHAPE, "scales", qz_op_round_columns(ref(), &four, &few, &loss, &few, &few, &l, &weight, &grids));
+    grids.scales = matrix(1, 1);
+    index_of[3] = 1;
+    check_fails(QZ_ARG, "row[3] is 1", qz_op_round_columns(ref(), &four, &few, &loss, &few, &few, &l, &weight, &grids));
+    index_of[3] = 0;
+    free(square.data);
+}
+
+Test(kernels_ops, cholesky_names_the_pivot_that_fails)
+{
+    for (size_t b = 0; b < qz_backends()->count; b++) {
+        enum { K = 300 };
+        double *a = calloc(K * K, sizeof *a);
+        qz_tensor view = qz_tensor_2d(a, QZ_F64, K, K);
+        int64_t failed;
+        for (int i = 0; i < K; i++) a[i * (K + 1)] = i == 270 ? -1 : 1;
+        check_ok(qz_op_cholesky(qz_backend_at(b), &view, &failed));
+        cr_assert(failed == 270, "%ld", (long)failed);
+        for (int i = 0; i < K; i++) a[i * (K + 1)] = i == 5 ? NAN : 1;
+        check_ok(qz_op_cholesky(qz_backend_at(b), &view, &failed));
+        cr_assert(failed == 5, "%ld", (long)failed);
+        free(a);
+    }
 }

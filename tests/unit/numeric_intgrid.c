@@ -71,3 +71,40 @@ Test(intgrid, extreme_ranges)
     const qz_grid tiny = qz_grid_of(-1e-12f, 1e-12f, 4, 1, QZ_F16, QZ_ROUND_VALUE);
     cr_assert(tiny.scale == 0x1p-14f && qz_grid_encode(1e-12f, tiny, QZ_ROUND_VALUE) == 8);
 }
+
+Test(intgrid, a_narrow_grid_leaves_out_the_lowest_code)
+{
+    const qz_grid g = qz_grid_narrow(-0.5f, 2.0f, 8, QZ_F32);
+    cr_assert(g.scale == 2.0f / 127.0f && g.zero == 128 && g.top == 255 && g.least == 1);
+    for (int rule = 0; rule < 2; rule++) {
+        cr_assert(qz_grid_encode(2.0f, g, (qz_zero_rule)rule) == 255);
+        cr_assert(qz_grid_encode(-2.0f, g, (qz_zero_rule)rule) == 1);
+        cr_assert(qz_grid_encode(-9.0f, g, (qz_zero_rule)rule) == 1, "what a shrunk range cuts off");
+    }
+    cr_assert(qz_grid_narrow(0, 0, 8, QZ_F32).scale == 0x1p-23f);
+}
+
+/* Any scale goes to one that x / 127 can give, near it, and stays there. */
+Test(intgrid, narrow_scales_are_quotients)
+{
+    for (float s = 0.0078f; s < 0.017f; s = nextafterf(s * 1.0001f, 1)) {
+        const float t = qz_grid_narrow_scale(s, 8);
+        cr_assert(t == s * 127.0f / 127.0f && fabsf(t - s) <= 1.2e-7f * s && qz_grid_narrow_scale(t, 8) == t, "%g",
+                  (double)s);
+    }
+}
+
+Test(intgrid, zero_of_at_least_one)
+{
+    const qz_grid same = qz_grid_above(-3.0f, 12.0f, 4, 1, QZ_F32, QZ_ROUND_VALUE);
+    cr_assert(same.scale == 1.0f && same.zero == 3);
+    for (int rule = QZ_ROUND_VALUE; rule <= QZ_ROUND_SUM; rule++) {
+        const qz_grid g = qz_grid_above(-0.25f, 14.0f, 4, 1, QZ_F32, (qz_zero_rule)rule);
+        cr_assert(g.zero == 1 && g.scale == 1.0f && g.top == 15 && g.least == 0, "%d %g", g.zero, g.scale);
+        cr_assert(qz_grid_encode(14.0f, g, (qz_zero_rule)rule) == 15, "the largest value is not clamped");
+        cr_assert(qz_grid_encode(-0.25f, g, (qz_zero_rule)rule) == 1);
+        const qz_grid none = qz_grid_above(0, 0, 4, 1, QZ_F16, (qz_zero_rule)rule);
+        cr_assert(none.zero == 1 && none.scale > 0 && qz_grid_encode(0, none, (qz_zero_rule)rule) == 1);
+        cr_assert(qz_grid_above(-2, 0, 4, 1, QZ_F32, (qz_zero_rule)rule).zero == 15);
+    }
+}

@@ -1,4 +1,5 @@
 /* Ranges: minmax for every cut, clip against a search in double, its fold, its chunks, and what it refuses. */
+#include "numeric/codebook.h"
 #include "numeric/intgrid.h"
 #include "testing/quant_case.h"
 #include "testing/tolerances.h"
@@ -40,6 +41,53 @@ Test(ranges, minmax_of_fp8_uses_the_largest_magnitude)
     quant_case_free(&c);
 }
 
+/* Runs of 32 of the 19 x 70 matrix read row by row; the last holds 18. */
+Test(ranges, minmax_of_flat_pieces)
+{
+    quant_case c = quant_case_new(19, 70, 8, 11);
+    qz_scheme s = quant_scheme(QZ_FORMAT_NF4, 0, 0, true);
+    s.flat = 32;
+    s.scale_type = QZ_F32;
+    const qz_qtensor q = quant_solved(&c, s, "minmax");
+    float most[42] = {0};
+    for (int i = 0; i < 19 * 70; i++) most[i / 32] = fmaxf(most[i / 32], fabsf(qz_f32(&c.w)[i]));
+    for (int p = 0; p < 42; p++) cr_assert(q.scales[p] == most[p], "%d", p);
+    const float *value = quant_values(&c, &q);
+    for (int i = 0; i < 19 * 70; i++)
+        cr_assert(fabsf(value[i] - qz_f32(&c.w)[i]) <= 0.152f * most[i / 32], "%d: half of NF4's widest step", i);
+    quant_case_free(&c);
+}
+
+/* As bitsandbytes does it: codes for the scales as they were, then the scales are quantized. */
+Test(ranges, codes_do_not_see_that_scales_are_quantized)
+{
+    quant_case c = quant_case_new(19, 128, 8, 11);
+    qz_scheme s = quant_scheme(QZ_FORMAT_FP4, 1, 64, true);
+    s.scale_type = QZ_F32;
+    const qz_qtensor once = quant_solved(&c, s, "minmax");
+    s.double_quant = true;
+    const qz_qtensor twice = quant_solved(&c, s, "minmax");
+    cr_assert_arr_eq(once.codes, twice.codes, 19 * 128);
+    for (int p = 0; p < 38; p++)
+        cr_assert(twice.scales[p] == qz_double_decode(twice.scale_codes[p], *twice.second_scales, twice.scale_offset));
+    cr_assert(qz_qtensor_compare(&once, &twice) == QZ_NUMERIC, "scales differ");
+    quant_case_free(&c);
+}
+
+Test(ranges, narrow_codes_are_alike_on_both_sides)
+{
+    quant_case c = quant_case_new(5, 70, 8, 11);
+    qz_scheme s = quant_scheme(QZ_FORMAT_INT8, 1, 0, true);
+    s.scale_type = QZ_F32;
+    s.narrow = true;
+    for (int n = 0; n < 5; n++) qz_f32(&c.w)[n * 70 + n] = n % 2 ? 1 : -1;
+    const qz_qtensor q = quant_solved(&c, s, "minmax"), shrunk = quant_solved(&c, s, "clip");
+    for (int n = 0; n < 5; n++)
+        cr_assert(q.scales[n] == 1 / 127.0f && q.codes[n * 70 + n] == (n % 2 ? 255 : 1), "%d", n);
+    for (int i = 0; i < 5 * 70; i++) cr_assert(q.codes[i] >= 1 && shrunk.codes[i] >= 1, "%d", i);
+    quant_case_free(&c);
+}
+
 /* The loss of a group's output when its range is shrunk by `step`, in double from the data. */
 static double shrunk_loss(const quant_case *c, qz_scheme s, const float *divisor, int64_t n, int64_t left,
                           int64_t right, int step)
@@ -49,6 +97,12 @@ static double shrunk_loss(const quant_case *c, qz_scheme s, const float *divisor
     float lo, hi, value[256];
     qz_range_of(&lo, &hi, w + left, right - left);
     const float most = fmaxf(-lo, hi) * (1.0f - (float)step / 20.0f);
+    if (qz_format_of(s.format)->kind == QZ_KIND_CODEBOOK) {
+        const float scale = qz_codebook_scale(most, s.scale_type);
+        for (int64_t j = left; j < right; j++)
+            value[j] = qz_codebook_decode(qz_codebook_encode(w[j], scale, s.format), scale, s.format);
+        return quant_row_loss(c, value - n * k, divisor, n, left, right);
+    }
     const qz_grid g = qz_grid_of(fmaxf(lo, -most), fminf(hi, most), qz_format_of(s.format)->bits, s.symmetric,
                                  s.scale_type, s.zero_rule);
     for (int64_t j = left; j < right; j++) value[j] = qz_grid_decode(qz_grid_encode(w[j], g, s.zero_rule), g);
@@ -83,6 +137,7 @@ Test(ranges, clip_takes_the_least_error_of_each_group)
     check_clip(quant_scheme(QZ_FORMAT_INT4, 1, 32, false), NULL); /* the last group is 6 wide */
     check_clip(quant_scheme(QZ_FORMAT_INT3, 1, 0, true), NULL);
     check_clip(quant_scheme(QZ_FORMAT_INT4, 1, 128, false), NULL);
+    check_clip(quant_scheme(QZ_FORMAT_NF4, 1, 32, true), NULL);
 }
 
 Test(ranges, clip_reads_the_statistics_through_their_divisor)
@@ -131,6 +186,11 @@ Test(ranges, clip_refuses_pieces_of_several_rows)
         check_ok(qz_qtensor_alloc(&q, &s, 16, 64, c.arena));
         check_fails(QZ_UNSUPPORTED, "minmax", clip->choose(&q, c.backend, &c.w, &c.stats, &options));
     }
+    qz_scheme flat = quant_scheme(QZ_FORMAT_NF4, 0, 0, true);
+    qz_qtensor q;
+    flat.flat = 64;
+    check_ok(qz_qtensor_alloc(&q, &flat, 16, 64, c.arena));
+    check_fails(QZ_UNSUPPORTED, "minmax", clip->choose(&q, c.backend, &c.w, &c.stats, &options));
     cr_assert(clip->for_products == quant_range("minmax") && quant_range("minmax")->for_products == NULL);
     quant_case_free(&c);
 }

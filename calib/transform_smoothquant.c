@@ -1,0 +1,223 @@
+/* SmoothQuant: moves what is hard to round from activations into weights (Xiao et al. 2023, "SmoothQuant: Accurate and
+ * Efficient Post-Training Quantization for Large Language Models", eq. 4).
+ *
+ * Folds a layer, each with a strength alpha of its own when that is searched:
+ *     attention norm -> q k v      MLP norm -> gate up      v -> o      up -> down
+ * The paper has the first two; the others are an option. The search compares, on sampled tokens, what the linears would
+ * really compute with weight and input rounded (smoothquant.c), for alpha = 0.3, 0.35 .. 0.95 and for no factor at all,
+ * which stays when nothing is better. A fixed alpha is folded as asked. Where a producer is left unquantized a linear's
+ * rows are not divided: its stored type would round every weight of the row. Under grouped queries the channels of o
+ * that come from one v head share a factor. Behind a norm the linears of all experts share one fold. */
+#include <stdio.h>
+
+#include "base/parallel.h"
+#include "calib/expert_pool.h"
+#include "calib/fold.h"
+#include "calib/smoothquant.h"
+
+static const qz_option options[] = {
+    QZ_OPTION_NUMBER("alpha", 0.8, 0, 1, "strength: 0 evens out the weights, 1 the activations"),
+    QZ_OPTION_BOOL("search", false, "choose alpha for each fold by the error of the outputs, instead of `alpha`"),
+    QZ_OPTION_BOOL("linears", true, "also fold v into o and up into down"),
+    QZ_OPTION_END,
+};
+
+enum { FIRST = 6, LAST = 19 }; /* alpha = i / 20 */
+
+typedef struct fold_point {
+    qz_stage stage;
+    int norm;         /* of layer->norm, or -1 */
+    qz_role producer; /* when norm is -1 */
+} fold_point;
+
+static const fold_point points[] = {
+    {QZ_STAGE_QKV, QZ_NORM_ATTENTION, QZ_ROLES},
+    {QZ_STAGE_O, -1, QZ_ROLE_V},
+    {QZ_STAGE_GATE_UP, QZ_NORM_MLP, QZ_ROLES},
+    {QZ_STAGE_DOWN, -1, QZ_ROLE_UP},
+};
+
+/* One input with what reads it. */
+typedef struct mapping {
+    const qz_transform_args *args;
+    const fold_point *point;
+    int expert;
+    qz_stats stats; /* behind a norm those of all experts together */
+    qz_smoothing_linear *linear;
+    qz_smoothing smoothing;
+    float *absmax_x, *absmax_w, *scale; /* (K) */
+    char where[64];
+} mapping;
+
+/* ---- maxima ---- */
+
+/* out[j] = max over all readers of |w_j|. */
+static void weight_maxima(float *out, const qz_smoothing *s)
+{
+    const int64_t k = s->stats->k;
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t j0 = 0; j0 < k; j0 += 64) {
+        const int64_t end = j0 + 64 < k ? j0 + 64 : k;
+        for (int64_t j = j0; j < end; j++) out[j] = 0;
+        for (int i = 0; i < s->linears; i++) {
+            const float *w = qz_f32(&s->linear[i].weight);
+            for (int64_t n = 0; n < s->linear[i].weight.shape[0]; n++)
+                for (int64_t j = j0; j < end; j++) {
+                    const float size = w[n * k + j] < 0 ? -w[n * k + j] : w[n * k + j];
+                    out[j] = size > out[j] ? size : out[j];
+                }
+        }
+    }
+}
+
+/* The channels of the query heads that read one v head get the largest of theirs. */
+static void tie_heads(float *x, const qz_model_config *c)
+{
+    const int64_t shared = c->heads / c->kv_heads, size = c->head_dim;
+    for (int64_t g = 0; g < c->kv_heads; g++)
+        for (int64_t d = 0; d < size; d++) {
+            float *first = x + g * shared * size + d, most = 0;
+            for (int64_t h = 0; h < shared; h++) most = first[h * size] > most ? first[h * size] : most;
+            for (int64_t h = 0; h < shared; h++) first[h * size] = most;
+        }
+}
+
+/* ---- one mapping ---- */
+
+static bool producer_is_quantized(const mapping *m)
+{
+    const qz_layer *layer = m->args->layer;
+    for (int i = 0; i < layer->linears; i++) {
+        const qz_linear_place *l = qz_model_linear(m->args->model, layer->index, i);
+        const int role = (int)m->point->producer - (int)l->role;
+        if (l->expert == m->expert && role >= 0 && role < l->roles) return m->args->plan[i].quantized;
+    }
+    return false;
+}
+
+static void name(mapping *m)
+{
+    const qz_layer *layer = m->args->layer;
+    int used = snprintf(m->where, sizeof m->where, "layer %d %s", layer->index, qz_stage_name(m->point->stage));
+    if (m->point->norm < 0 && qz_expert_inputs(layer, m->point->stage) > 1)
+        snprintf(m->where + used, sizeof m->where - (size_t)used, " of expert %d", m->expert);
+}
+
+/* The quantized linears that read what is scaled: those of one expert, or behind a norm those of all. */
+static qz_status collect(mapping *m, const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
+{
+    *m = (mapping){.args = a, .point = p, .expert = expert, .stats = a->stats[qz_input_of(p->stage, expert)]};
+    m->linear = qz_arena_array(scratch, qz_smoothing_linear, (size_t)a->layer->linears);
+    if (!m->linear) return qz_arena_failed(scratch);
+    m->smoothing = (qz_smoothing){.backend = qz_model_backend(a->model), .stats = &m->stats, .linear = m->linear};
+    for (int i = 0; i < a->layer->linears; i++) {
+        const qz_linear *l = &a->layer->linear[i];
+        if (qz_input_stage(l->input) != p->stage || (p->norm < 0 && l->expert != expert) || !a->plan[i].quantized)
+            continue;
+        m->linear[m->smoothing.linears++] = (qz_smoothing_linear){l->weight, a->plan[i].scheme};
+        m->smoothing.activation = a->plan[i].activation;
+    }
+    name(m);
+    return QZ_OK;
+}
+
+static qz_status find_maxima(mapping *m, qz_arena *scratch)
+{
+    const int64_t k = m->stats.k;
+    float *data = qz_arena_array(scratch, float, (size_t)(3 * k));
+    if (!data) return qz_arena_failed(scratch);
+    m->absmax_x = data, m->absmax_w = data + k, m->scale = data + 2 * k;
+    for (int64_t j = 0; j < k; j++) m->absmax_x[j] = m->stats.absmax[j];
+    weight_maxima(m->absmax_w, &m->smoothing);
+    if (m->point->producer != QZ_ROLE_V) return QZ_OK;
+    tie_heads(m->absmax_x, qz_model_config_of(m->args->model));
+    tie_heads(m->absmax_w, qz_model_config_of(m->args->model));
+    return QZ_OK;
+}
+
+/* Leaves the best factors in m->scale; false when none is better than no factor. */
+static qz_status search(mapping *m, bool *found, qz_arena *scratch)
+{
+    double identity, least;
+    int best = -1;
+    if (!m->stats.reservoir_rows)
+        return QZ_FAIL(QZ_ARG, "smoothquant's search needs sampled rows, which these statistics lack; give `alpha`");
+    QZ_TRY(qz_smoothing_error(&identity, &m->smoothing, NULL, scratch));
+    least = identity;
+    for (int i = FIRST; i <= LAST; i++) {
+        double error;
+        qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, i / 20.0);
+        QZ_TRY(qz_smoothing_error(&error, &m->smoothing, m->scale, scratch));
+        if (error >= least) continue;
+        least = error;
+        best = i;
+    }
+    *found = best >= 0;
+    if (*found) qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, best / 20.0);
+    if (*found) qz_report_add(m->args->report, "smoothquant", m->where, "alpha", best / 20.0, "");
+    qz_report_add(m->args->report, "smoothquant", m->where, "error_before", identity, "");
+    qz_report_add(m->args->report, "smoothquant", m->where, "error", least, "");
+    return QZ_OK;
+}
+
+static qz_status choose(mapping *m, bool *found, qz_arena *scratch)
+{
+    QZ_TRY(find_maxima(m, scratch));
+    if (qz_options_bool(m->args->options, "search")) return search(m, found, scratch);
+    const double alpha = qz_options_number(m->args->options, "alpha");
+    qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, alpha);
+    qz_report_add(m->args->report, "smoothquant", m->where, "alpha", alpha, "");
+    *found = true;
+    return QZ_OK;
+}
+
+static void fold(const mapping *m)
+{
+    const qz_transform_args *a = m->args;
+    const qz_model_config *c = qz_model_config_of(a->model);
+    if (m->point->norm >= 0) {
+        qz_fold_norm(a->layer, m->point->norm, m->point->stage, m->scale, a->plain_type);
+        qz_expert_rescale(a, m->point->stage, m->scale);
+        return;
+    }
+    if (m->point->producer == QZ_ROLE_V)
+        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, 0, m->scale, c->heads, c->kv_heads, c->head_dim);
+    else
+        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, m->expert, m->scale, 1, 1, m->stats.k);
+    qz_stats_rescale(&a->stats[qz_input_of(m->point->stage, m->expert)], m->scale);
+}
+
+static qz_status apply_at(const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
+{
+    mapping m;
+    bool found = false;
+    QZ_TRY(collect(&m, a, p, expert, scratch));
+    if (!m.smoothing.linears || (p->norm < 0 && !producer_is_quantized(&m))) return QZ_OK;
+    if (p->norm >= 0) QZ_TRY(qz_expert_pool(&m.stats, a, p->stage, scratch));
+    if (m.stats.tokens == 0) return QZ_OK; /* an expert of which nothing is known */
+    QZ_TRY_CTX(choose(&m, &found, scratch), "%s", m.where);
+    if (found) fold(&m);
+    return QZ_OK;
+}
+
+static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
+{
+    const bool linears = qz_options_bool(a->options, "linears");
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        if (points[i].norm < 0 && !linears) continue;
+        const int times = points[i].norm >= 0 ? 1 : qz_expert_inputs(a->layer, points[i].stage);
+        for (int expert = 0; expert < times; expert++) {
+            qz_arena_mark mark = qz_arena_save(scratch);
+            QZ_TRY(apply_at(a, &points[i], expert, scratch));
+            qz_arena_restore(scratch, mark);
+        }
+    }
+    return QZ_OK;
+}
+
+const qz_transform qz_transform_smoothquant = {
+    .plugin = {"smoothquant", "moves outliers of the activations into the weights, by a fixed or searched strength",
+               "Xiao et al. 2023, eq. 4", options},
+    .needs = QZ_NEED_ABSMAX | QZ_NEED_RESERVOIR,
+    .apply = apply,
+};
