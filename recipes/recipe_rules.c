@@ -55,7 +55,8 @@ static qz_status check_integer_group(reader *r, const char *format, int64_t grou
                           format);
 }
 
-/* Block sizes that every release of bitsandbytes with 4 bits takes (functional.py, quantize_4bit; 0.50 takes 32 too). */
+/* Block sizes that every release of bitsandbytes with 4 bits takes (functional.py, quantize_4bit; 0.50 takes 32 too).
+ */
 static qz_status check_codebook_group(reader *r, const char *format, const qz_json_node *weights, int64_t *group)
 {
     if (!qz_json_get(weights, "group")) *group = 64;
