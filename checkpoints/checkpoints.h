@@ -86,6 +86,10 @@ QZ_NODISCARD qz_status qz_ckpt_check_shape(const qz_ckpt *c, const qz_stored *t,
 bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module);
 /* The names under which the container stores `module`'s tensors are all known to it (for the unknown-tensor check). */
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module);
+/* So are scales of the cache of the attention module (qz_container.kv_suffixes). */
+bool qz_ckpt_is_cache_scale(const qz_ckpt *c, const char *tensor, const char *attention);
+/* The same for the scales of the cache, which stand beside an attention module's linears. */
+bool qz_ckpt_is_cache_part_of(const qz_ckpt *c, const char *tensor, const char *attention);
 /* How the module's input is rounded when served, and the cache; mode NONE and wanted false where nothing says so. */
 QZ_NODISCARD qz_status qz_ckpt_read_activation(const qz_ckpt *c, const char *module, qz_act_scheme *scheme,
                                                qz_act_values *values);
@@ -168,6 +172,7 @@ struct qz_container {
     qz_status (*read_scheme)(qz_scheme *out, const qz_json_node *config);
     /* Suffixes of a linear's tensors after "<module>.", NULL-terminated: "qweight", "qzeros", ... "bias". */
     const char *const *suffixes;
+    const char *const *kv_suffixes; /* the same after "<attention>.", of the cache's scales; NULL: none */
     bool (*holds)(const qz_ckpt *c, const char *module); /* the linear is stored quantized */
     qz_status (*read_linear)(const qz_ckpt *c, const char *module, int64_t n, int64_t k, qz_qtensor *out,
                              qz_arena *arena);
@@ -192,7 +197,9 @@ struct qz_container {
     void (*settle)(qz_export_linear *l, qz_dtype plain_type);
     qz_dtype preferred_plain_type; /* what `torch_dtype` should say unless the recipe insists */
     float int8_divisor;            /* of activations: 127 or 127.5; 0: it holds none */
-    const char *consumer;          /* of `qcal check`: "vllm", "transformers"; NULL: none in particular */
+    /* Suffixes of the tensors that may stand after "<attention>.", NULL-terminated. NULL: none. */
+    const char *const *cache_suffixes;
+    const char *consumer; /* of `qcal check`: "vllm", "transformers"; NULL: none in particular */
 };
 
 const qz_plugins *qz_containers(void);

@@ -19,7 +19,11 @@
 
 enum { BLOCK = 128, NAN_BITS = 0x7f };
 
+static const char *const cache_suffixes[] = {"k_scale", "v_scale", NULL};
 static const char *const suffixes[] = {"weight", "weight_scale", "weight_scale_inv", "input_scale", "bias", NULL};
+
+/* The names that vLLM takes, newest first: read_cache_scale. */
+static const char *const kv_suffixes[] = {"k_scale", "v_scale", "k_proj.k_scale", "v_proj.v_scale", NULL};
 
 /* ---- reading ---- */
 
@@ -140,14 +144,12 @@ static qz_status read_activation(const qz_ckpt *c, const char *module, qz_act_sc
     return fixed ? read_one(&values->scale, c, module, "input_scale") : QZ_OK;
 }
 
-/* The names that vLLM takes, newest first. */
-static qz_status read_cache_scale(float *out, bool *found, const qz_ckpt *c, const char *attention, char which)
+/* `which`: 0 the keys', 1 the values'. */
+static qz_status read_cache_scale(float *out, bool *found, const qz_ckpt *c, const char *attention, int which)
 {
-    char suffix[2][24] = {"?_scale", "?_proj.?_scale"};
-    suffix[0][0] = suffix[1][0] = suffix[1][7] = which;
     *found = true;
-    for (int i = 0; i < 2; i++)
-        if (qz_ckpt_find_part(c, attention, suffix[i])) return read_one(out, c, attention, suffix[i]);
+    for (int i = which; i < 4; i += 2)
+        if (qz_ckpt_find_part(c, attention, kv_suffixes[i])) return read_one(out, c, attention, kv_suffixes[i]);
     *found = false;
     return QZ_OK;
 }
@@ -158,8 +160,8 @@ static qz_status read_kv(const qz_ckpt *c, const char *attention, int64_t kv_hea
 {
     bool has_key = false, has_value = false;
     float k = 0, v = 0;
-    QZ_TRY(read_cache_scale(&k, &has_key, c, attention, 'k'));
-    QZ_TRY(read_cache_scale(&v, &has_value, c, attention, 'v'));
+    QZ_TRY(read_cache_scale(&k, &has_key, c, attention, 0));
+    QZ_TRY(read_cache_scale(&v, &has_value, c, attention, 1));
     *scheme = (qz_kv_scheme){.wanted = has_key || has_value, .format = QZ_FORMAT_FP8_E4M3};
     for (int64_t h = 0; h < kv_heads && scheme->wanted; h++) {
         key[h] = has_key ? k : v;
@@ -321,6 +323,7 @@ const qz_container qz_container_fp8 = {
     .can_express = can_express,
     .read_scheme = read_scheme,
     .suffixes = suffixes,
+    .kv_suffixes = kv_suffixes,
     .holds = holds,
     .read_linear = read_linear,
     .declare_linear = declare_linear,
@@ -329,6 +332,7 @@ const qz_container qz_container_fp8 = {
     .write_kv = write_kv,
     .read_activation = read_activation,
     .read_kv = read_kv,
+    .cache_suffixes = cache_suffixes,
     .config_block = config_block,
     .settle = settle,
     .preferred_plain_type = QZ_BF16,

@@ -150,13 +150,32 @@ bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module)
     return container->holds && container->holds(c, module);
 }
 
+/* tensor = "<module>.<one of the suffixes>" */
+static bool has_suffix(const char *tensor, const char *module, const char *const *suffix)
+{
+    const size_t n = strlen(module);
+    if (strncmp(tensor, module, n) != 0 || tensor[n] != '.') return false;
+    for (; suffix && *suffix; suffix++)
+        if (strcmp(tensor + n + 1, *suffix) == 0) return true;
+    return false;
+}
+
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module)
 {
     static const char *const plain[] = {"weight", "bias", NULL};
-    size_t n = strlen(module);
-    if (strncmp(tensor, module, n) != 0 || tensor[n] != '.') return false;
-    const char *const *suffix = qz_ckpt_is_quantized(c, module) ? qz_ckpt_container(c)->suffixes : plain;
-    for (; *suffix; suffix++)
+    return has_suffix(tensor, module, qz_ckpt_is_quantized(c, module) ? qz_ckpt_container(c)->suffixes : plain);
+}
+
+bool qz_ckpt_is_cache_scale(const qz_ckpt *c, const char *tensor, const char *attention)
+{
+    return has_suffix(tensor, attention, qz_ckpt_container(c)->kv_suffixes);
+}
+
+bool qz_ckpt_is_cache_part_of(const qz_ckpt *c, const char *tensor, const char *attention)
+{
+    size_t n = strlen(attention);
+    if (strncmp(tensor, attention, n) != 0 || tensor[n] != '.') return false;
+    for (const char *const *suffix = qz_ckpt_container(c)->cache_suffixes; suffix && *suffix; suffix++)
         if (strcmp(tensor + n + 1, *suffix) == 0) return true;
     return false;
 }

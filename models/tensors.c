@@ -168,12 +168,14 @@ static qz_status add_name(qz_strmap *known, const char *name, int64_t value)
 }
 
 /* What a known name is. */
-enum { PLAIN, LINEAR, LINEAR_WITH_BIAS };
+enum { PLAIN, LINEAR, LINEAR_WITH_BIAS, ATTENTION };
 
 static qz_status known_names(const qz_model *m, qz_strmap *known)
 {
     for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], PLAIN));
     QZ_TRY(add_name(known, m->family->names->head, PLAIN));
+    for (int i = 0; i < (int)m->config.layers; i++) QZ_TRY(add_name(known, qz_model_attention_name(m, i), ATTENTION));
+    for (int i = 0; i < (int)m->config.layers; i++) QZ_TRY(add_name(known, qz_model_attention_name(m, i), ATTENTION));
     for (int i = 0; i < (int)m->config.layers; i++)
         for (int j = 0; j < qz_model_linears(m, i); j++)
             QZ_TRY(
@@ -188,17 +190,29 @@ static bool matches(const char *name, const char *const *globs)
     return false;
 }
 
-/* "<module>.<suffix>" of a linear, where the container knows the suffix and the family has such a bias. */
-static bool belongs_to_linear(const qz_model *m, const qz_strmap *known, const char *name)
+/* The tensor "<module>.<suffix>" of a known module. */
+static bool is_known_part(const qz_model *m, const char *name, const char *module, int64_t kind)
+{
+    const char *suffix = name + strlen(module);
+    if (kind == ATTENTION) return qz_ckpt_is_cache_scale(m->ckpt, name, module);
+    if (strcmp(suffix, ".bias") == 0 && kind == LINEAR) return false;
+    return qz_ckpt_is_part_of(m->ckpt, name, module);
+}
+
+/* Of a linear, where the container knows the suffix and the family has such a bias, or of an attention's cache.
+ * Suffixes may hold dots themselves ("weight.absmax"). */
+static bool belongs_to_module(const qz_model *m, const qz_strmap *known, const char *name)
 {
     char module[512];
-    const char *dot = strrchr(name, '.');
-    if (!dot || (size_t)(dot - name) >= sizeof module) return false;
-    const int64_t kind = qz_strmap_get(known, name, (size_t)(dot - name));
-    if (kind != LINEAR && kind != LINEAR_WITH_BIAS) return false;
-    if (strcmp(dot, ".bias") == 0 && kind == LINEAR) return false;
-    snprintf(module, sizeof module, "%.*s", (int)(dot - name), name);
-    return qz_ckpt_is_part_of(m->ckpt, name, module);
+    const size_t size = strlen(name);
+    for (size_t n = size < sizeof module ? size : 0; n > 0; n--) {
+        if (name[n] != '.') continue;
+        const int64_t kind = qz_strmap_get(known, name, n);
+        if (kind != LINEAR && kind != LINEAR_WITH_BIAS && kind != ATTENTION) continue;
+        snprintf(module, sizeof module, "%.*s", (int)n, name);
+        if (is_known_part(m, name, module, kind)) return true;
+    }
+    return false;
 }
 
 static qz_status check_others(qz_model *m, const qz_strmap *known, const char *const *pass_through)
@@ -207,7 +221,7 @@ static qz_status check_others(qz_model *m, const qz_strmap *known, const char *c
     size_t unknown = 0;
     for (size_t i = 0; i < qz_ckpt_count(m->ckpt); i++) {
         const char *name = qz_ckpt_at(m->ckpt, i)->name;
-        if (qz_strmap_get(known, name, strlen(name)) == PLAIN || belongs_to_linear(m, known, name)) continue;
+        if (qz_strmap_get(known, name, strlen(name)) == PLAIN || belongs_to_module(m, known, name)) continue;
         if (matches(name, m->family->names->derived)) continue;
         if (matches(name, pass_through)) {
             m->plain[m->plains++] = name;
@@ -226,12 +240,12 @@ static qz_status check_others(qz_model *m, const qz_strmap *known, const char *c
 qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through)
 {
     qz_strmap *known = NULL;
-    size_t most = 3 + (size_t)m->config.layers * (QZ_NORMS + 3) + qz_ckpt_count(m->ckpt), linears = 0;
+    size_t most = 3 + (size_t)m->config.layers * (QZ_NORMS + 4) + qz_ckpt_count(m->ckpt), linears = 0;
     for (int i = 0; i < (int)m->config.layers; i++) linears += (size_t)qz_model_linears(m, i);
     m->plain = qz_arena_array(m->arena, const char *, most);
     if (!m->plain) return qz_arena_failed(m->arena);
     QZ_TRY(check_needed(m));
-    qz_status status = qz_strmap_new(&known, most + linears);
+    qz_status status = qz_strmap_new(&known, most + linears + (size_t)m->config.layers);
     if (status == QZ_OK) status = known_names(m, known);
     if (status == QZ_OK) status = check_others(m, known, pass_through);
     qz_strmap_free(known);

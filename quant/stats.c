@@ -9,17 +9,17 @@
 uint64_t qz_stats_bytes(int64_t k, qz_stats_wants wants)
 {
     const uint64_t c = (uint64_t)k;
-    return c * c * sizeof(float) + c * (sizeof(float) + sizeof(double)) +
+    return (wants.no_gram ? 0 : c * c * sizeof(float)) + c * (sizeof(float) + sizeof(double)) +
            (uint64_t)wants.reservoir * c * sizeof(float) + (wants.histogram ? QZ_HISTOGRAM_BINS * sizeof(uint64_t) : 0);
 }
 
 qz_status qz_stats_new(qz_stats *out, int64_t k, qz_stats_wants wants, uint64_t seed, uint64_t stream, qz_arena *arena)
 {
     *out = (qz_stats){.k = k, .reservoir_capacity = wants.reservoir};
-    out->gram = qz_arena_calloc(arena, qz_array_bytes((size_t)(k * k), sizeof *out->gram));
+    if (!wants.no_gram) out->gram = qz_arena_calloc(arena, qz_array_bytes((size_t)(k * k), sizeof *out->gram));
     out->absmax = qz_arena_calloc(arena, (size_t)k * sizeof *out->absmax);
     out->abssum = qz_arena_calloc(arena, (size_t)k * sizeof *out->abssum);
-    if (!out->gram || !out->absmax || !out->abssum) return qz_arena_failed(arena);
+    if ((!out->gram && !wants.no_gram) || !out->absmax || !out->abssum) return qz_arena_failed(arena);
     if (wants.reservoir > 0) {
         out->reservoir = qz_arena_array(arena, float, (size_t)(wants.reservoir * k));
         if (!out->reservoir) return qz_arena_failed(arena);
@@ -50,7 +50,7 @@ qz_status qz_stats_add(qz_stats *s, const qz_backend *backend, const qz_tensor *
 {
     qz_tensor gram = qz_tensor_2d(s->gram, QZ_F32, s->k, s->k);
     qz_tensor absmax = qz_tensor_1d(s->absmax, QZ_F32, s->k), abssum = qz_tensor_1d(s->abssum, QZ_F64, s->k);
-    QZ_TRY(qz_op_gram(backend, &gram, x));
+    if (s->gram) QZ_TRY(qz_op_gram(backend, &gram, x));
     QZ_TRY(qz_op_channel_stats(backend, &absmax, &abssum, x));
     if (s->histogram) QZ_TRY(qz_op_histogram(backend, s->histogram, x));
     if (s->reservoir) sample_rows(s, x);
@@ -65,7 +65,7 @@ static void add_sums(qz_stats *to, const qz_stats *from)
         to->abssum[i] += from->abssum[i];
     }
     QZ_PARALLEL_FOR_STATIC
-    for (int64_t i = 0; i < to->k * to->k; i++) to->gram[i] += from->gram[i];
+    for (int64_t i = 0; i < (to->gram ? to->k * to->k : 0); i++) to->gram[i] += from->gram[i];
     for (int i = 0; to->histogram && i < QZ_HISTOGRAM_BINS; i++) to->histogram[i] += from->histogram[i];
 }
 
@@ -104,6 +104,7 @@ qz_status qz_stats_merge(qz_stats *to, const qz_stats *from, qz_arena *scratch)
     if (to->k != from->k)
         return QZ_FAIL(QZ_SHAPE, "statistics of %lld and of %lld channels do not merge", (long long)to->k,
                        (long long)from->k);
+    if (!to->gram != !from->gram) return QZ_FAIL(QZ_ARG, "statistics with and without a Gram matrix do not merge");
     if (!to->histogram != !from->histogram || to->reservoir_capacity != from->reservoir_capacity)
         return QZ_FAIL(QZ_ARG,
                        "statistics merge when both keep a histogram or neither does, and as many rows (%lld, %lld)",
@@ -135,19 +136,20 @@ static void mirror(float *gram, int64_t k)
 qz_status qz_stats_finish(qz_stats *s)
 {
     for (int64_t i = 0; i < s->k; i++)
-        if (!isfinite(s->gram[i * s->k + i]) || !isfinite(s->absmax[i]))
+        if ((s->gram && !isfinite(s->gram[i * s->k + i])) || !isfinite(s->absmax[i]) || !isfinite(s->abssum[i]))
             return QZ_FAIL(QZ_NUMERIC, "the statistics of channel %lld are not finite (largest |x| %g)", (long long)i,
                            s->absmax[i]);
-    mirror(s->gram, s->k);
+    if (s->gram) mirror(s->gram, s->k);
     return QZ_OK;
 }
 
 qz_status qz_stats_copy(qz_stats *out, const qz_stats *s, qz_arena *arena)
 {
     const size_t k = (size_t)s->k;
-    const qz_stats_wants wants = {.reservoir = s->reservoir_capacity, .histogram = s->histogram != NULL};
+    const qz_stats_wants wants = {
+        .reservoir = s->reservoir_capacity, .histogram = s->histogram != NULL, .no_gram = s->gram == NULL};
     QZ_TRY(qz_stats_new(out, s->k, wants, 0, 0, arena));
-    memcpy(out->gram, s->gram, k * k * sizeof *s->gram);
+    if (s->gram) memcpy(out->gram, s->gram, k * k * sizeof *s->gram);
     memcpy(out->absmax, s->absmax, k * sizeof *s->absmax);
     memcpy(out->abssum, s->abssum, k * sizeof *s->abssum);
     if (s->reservoir) memcpy(out->reservoir, s->reservoir, (size_t)s->reservoir_rows * k * sizeof *s->reservoir);
@@ -166,7 +168,7 @@ void qz_stats_rescale(qz_stats *s, const float *scale)
     s->rescaled = true;
     QZ_PARALLEL_FOR_STATIC
     for (int64_t i = 0; i < k; i++) {
-        for (int64_t j = 0; j < k; j++) s->gram[i * k + j] = s->gram[i * k + j] / (scale[i] * scale[j]);
+        for (int64_t j = 0; s->gram && j < k; j++) s->gram[i * k + j] = s->gram[i * k + j] / (scale[i] * scale[j]);
         s->absmax[i] /= scale[i];
         s->abssum[i] /= (double)scale[i];
     }

@@ -16,7 +16,7 @@
 typedef struct qz_stats {
     int64_t k; /* channels */
     int64_t tokens;
-    float *gram;      /* (K, K) lower triangle; the upper is zero until qz_stats_finish mirrors it */
+    float *gram;      /* (K, K) lower triangle; the upper is zero until qz_stats_finish mirrors it; NULL: not kept */
     float *absmax;    /* (K) */
     double *abssum;   /* (K) mean |x| = abssum / tokens */
     float *reservoir; /* (R, K) a seeded uniform sample of token rows (Vitter 1985, algorithm R); NULL: not kept */
@@ -31,6 +31,7 @@ typedef struct qz_stats {
 typedef struct qz_stats_wants {
     int64_t reservoir; /* rows; 0: none */
     bool histogram;
+    bool no_gram; /* for what no linear reads: keys and values */
 } qz_stats_wants;
 
 /* Zeroed, from `arena`. */

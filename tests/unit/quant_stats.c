@@ -212,3 +212,27 @@ Test(stats, what_does_not_merge)
     check_fails(QZ_ARG, "merge before it", qz_stats_merge(&a, &b, c.arena));
     quant_case_free(&c);
 }
+
+Test(stats, without_a_gram_matrix)
+{
+    quant_case c = quant_case_new(1, PART_K, PART_T, 10);
+    const qz_stats_wants wants = {.reservoir = PART_ROWS, .histogram = true, .no_gram = true};
+    qz_stats s[3];
+    float scale[PART_K];
+    for (int i = 0; i < PART_K; i++) scale[i] = 2;
+    for (int i = 0; i < 2; i++) {
+        check_ok(qz_stats_new(&s[i], PART_K, wants, 3, 1, c.arena));
+        check_ok(qz_stats_add(&s[i], c.backend, &c.x));
+    }
+    cr_assert(!s[0].gram && qz_stats_bytes(PART_K, wants) < QZ_HISTOGRAM_BINS * 8 + PART_ROWS * PART_K * 4 + 1000);
+    check_fails(QZ_ARG, "Gram matrix", qz_stats_merge(&s[0], &c.stats, c.arena));
+    check_ok(qz_stats_merge(&s[0], &s[1], c.arena));
+    check_ok(qz_stats_finish(&s[0]));
+    check_ok(qz_stats_copy(&s[2], &s[0], c.arena));
+    qz_stats_rescale(&s[2], scale);
+    cr_assert(!s[2].gram && s[0].tokens == 2 * PART_T);
+    for (int i = 0; i < PART_K; i++) cr_assert(s[2].absmax[i] == c.stats.absmax[i] / 2);
+    s[1].abssum[5] = NAN;
+    check_fails(QZ_NUMERIC, "channel 5", qz_stats_finish(&s[1]));
+    quant_case_free(&c);
+}
