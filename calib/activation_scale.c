@@ -9,6 +9,7 @@
  * be had, the input needs a scale of its own for each token, and an override is proposed. */
 #include "calib/activation_scale.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,26 +37,26 @@ static void find_extremes(qz_distribution *d, const uint64_t *counts, float most
     }
 }
 
-static void count_value(uint64_t *counts, float x)
-{
-    counts[qz_float_bits(x) >> QZ_HISTOGRAM_SHIFT]++;
-}
-
 /* From the rows, each standing for tokens / rows of them, and the largest value of every channel, which may have been
- * in none of these rows; its sign is that of the largest in the rows. */
-static void count_rows(uint64_t *counts, const qz_stats *s)
+ * in none of these rows; its sign is that of the channel's largest in the rows. */
+static qz_status count_rows(uint64_t *counts, const qz_stats *s, const qz_backend *backend, qz_arena *scratch)
 {
     const uint64_t each = (uint64_t)(s->tokens / s->reservoir_rows);
+    const qz_tensor rows = qz_tensor_2d(s->reservoir, QZ_F32, s->reservoir_rows, s->k);
+    qz_arena_mark mark = qz_arena_save(scratch);
+    float *largest = qz_arena_calloc(scratch, (size_t)s->k * sizeof *largest);
+    if (!largest) return qz_arena_failed(scratch);
+    QZ_TRY(qz_op_histogram(backend, counts, &rows));
     for (int i = 0; i < QZ_HISTOGRAM_BINS; i++) counts[i] *= each ? each : 1;
-    for (int64_t k = 0; k < s->k; k++) {
-        float lo = 0, hi = 0;
-        for (int64_t r = 0; r < s->reservoir_rows; r++) {
+    for (int64_t r = 0; r < s->reservoir_rows; r++)
+        for (int64_t k = 0; k < s->k; k++) {
             const float x = s->reservoir[r * s->k + k];
-            lo = x < lo ? x : lo;
-            hi = x > hi ? x : hi;
+            largest[k] = fabsf(x) > fabsf(largest[k]) ? x : largest[k];
         }
-        count_value(counts, -lo > hi ? -s->absmax[k] : s->absmax[k]);
-    }
+    for (int64_t k = 0; k < s->k; k++)
+        counts[qz_float_bits(copysignf(s->absmax[k], largest[k])) >> QZ_HISTOGRAM_SHIFT]++;
+    qz_arena_restore(scratch, mark);
+    return QZ_OK;
 }
 
 qz_status qz_activation_distribution(qz_distribution *out, const qz_stats *stats, const qz_backend *backend,
@@ -70,9 +71,7 @@ qz_status qz_activation_distribution(qz_distribution *out, const qz_stats *stats
                            stats->rescaled ? " or, after a transform, sampled rows" : "");
         uint64_t *counts = qz_arena_calloc(arena, QZ_HISTOGRAM_BINS * sizeof *counts);
         if (!counts) return qz_arena_failed(arena);
-        const qz_tensor rows = qz_tensor_2d(stats->reservoir, QZ_F32, stats->reservoir_rows, stats->k);
-        QZ_TRY(qz_op_histogram(backend, counts, &rows));
-        count_rows(counts, stats);
+        QZ_TRY(count_rows(counts, stats, backend, arena));
         out->histogram = counts;
     }
     find_extremes(out, out->histogram, most);

@@ -93,11 +93,14 @@ static qz_status fill_plan(qz_export_plan *out, const planning *p)
     const int layers = (int)config->layers;
     size_t *first = qz_arena_array(p->arena, size_t, (size_t)layers + 1);
     const char **attention = qz_arena_array(p->arena, const char *, (size_t)layers);
-    if (!first || !attention) return qz_arena_failed(p->arena);
+    const char **router = qz_arena_array(p->arena, const char *, (size_t)layers);
+    size_t routers = 0;
+    if (!first || !attention || !router) return qz_arena_failed(p->arena);
     first[0] = 0;
     for (int i = 0; i < layers; i++) {
         first[i + 1] = first[i] + (size_t)qz_model_linears(p->model, i);
         attention[i] = qz_model_attention_name(p->model, i);
+        if (qz_model_router_name(p->model, i)) router[routers++] = qz_model_router_name(p->model, i);
     }
     qz_export_linear *linear = qz_arena_array(p->arena, qz_export_linear, first[layers]);
     if (!linear) return qz_arena_failed(p->arena);
@@ -111,7 +114,9 @@ static qz_status fill_plan(qz_export_plan *out, const planning *p)
                             .kv = p->recipe->kv_cache.scheme,
                             .attention = attention,
                             .layers = layers,
-                            .kv_heads = config->kv_heads};
+                            .kv_heads = config->kv_heads,
+                            .router = router,
+                            .routers = routers};
     return QZ_OK;
 }
 

@@ -88,8 +88,6 @@ bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module);
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module);
 /* So are scales of the cache of the attention module (qz_container.kv_suffixes). */
 bool qz_ckpt_is_cache_scale(const qz_ckpt *c, const char *tensor, const char *attention);
-/* The same for the scales of the cache, which stand beside an attention module's linears. */
-bool qz_ckpt_is_cache_part_of(const qz_ckpt *c, const char *tensor, const char *attention);
 /* How the module's input is rounded when served, and the cache; mode NONE and wanted false where nothing says so. */
 QZ_NODISCARD qz_status qz_ckpt_read_activation(const qz_ckpt *c, const char *module, qz_act_scheme *scheme,
                                                qz_act_values *values);
@@ -155,6 +153,9 @@ typedef struct qz_export_plan {
     const char *const *attention; /* [layers] modules "model.layers.0.self_attn", where cache scales belong */
     int layers;
     int64_t kv_heads;
+    const char *const *router; /* [routers] modules of matrices that are no linears here, stay plain, and that loaders
+                                * take for linears: the routers of layers with experts */
+    size_t routers;
 } qz_export_plan;
 
 /* Scales of one layer's cache, (kv_heads) each when per head, else one. */
@@ -197,9 +198,7 @@ struct qz_container {
     void (*settle)(qz_export_linear *l, qz_dtype plain_type);
     qz_dtype preferred_plain_type; /* what `torch_dtype` should say unless the recipe insists */
     float int8_divisor;            /* of activations: 127 or 127.5; 0: it holds none */
-    /* Suffixes of the tensors that may stand after "<attention>.", NULL-terminated. NULL: none. */
-    const char *const *cache_suffixes;
-    const char *consumer; /* of `qcal check`: "vllm", "transformers"; NULL: none in particular */
+    const char *consumer;          /* of `qcal check`: "vllm", "transformers"; NULL: none in particular */
 };
 
 const qz_plugins *qz_containers(void);

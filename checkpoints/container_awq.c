@@ -318,7 +318,7 @@ static bool is_first_of_its_set(const qz_export_plan *plan, size_t at)
  * only at the path of the fused module, so that is listed too. */
 static void put_skipped(qz_json_writer *w, const qz_export_plan *plan)
 {
-    bool any = false;
+    bool any = plan->routers > 0;
     for (size_t i = 0; i < plan->linears; i++) any |= !plan->linear[i].quantized && plan->linear[i].layer >= 0;
     if (!any) {
         qz_json_put_raw(w, "modules_to_not_convert", "null");
@@ -331,6 +331,7 @@ static void put_skipped(qz_json_writer *w, const qz_export_plan *plan)
         qz_json_put_string(w, NULL, l->module);
         if (l->fused_as && is_first_of_its_set(plan, i)) qz_json_put_string(w, NULL, l->fused_as);
     }
+    for (size_t i = 0; i < plan->routers; i++) qz_json_put_string(w, NULL, plan->router[i]);
     qz_json_end(w);
 }
 

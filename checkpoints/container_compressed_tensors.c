@@ -28,11 +28,9 @@ static const char *const suffixes[] = {"weight",       "weight_packed",
                                        "weight_shape", "weight_g_idx",
                                        "input_scale",  "input_zero_point",
                                        "bias",         NULL};
-static const char *const kv_suffixes[] = {"k_scale", "v_scale", NULL};
-
 /* Scales of queries and zeros are there in files of llm-compressor; servers do not use them. */
-static const char *const cache_suffixes[] = {"k_scale",      "v_scale",      "q_scale", "k_zero_point",
-                                             "v_zero_point", "q_zero_point", NULL};
+static const char *const kv_suffixes[] = {"k_scale",      "v_scale",      "q_scale", "k_zero_point",
+                                          "v_zero_point", "q_zero_point", NULL};
 
 static int bits_of(const qz_scheme *s)
 {
@@ -445,7 +443,6 @@ const qz_container qz_container_compressed_tensors = {
     .write_kv = write_kv,
     .read_activation = read_activation,
     .read_kv = read_kv,
-    .cache_suffixes = cache_suffixes,
     .config_block = qz_ct_block,
     .settle = settle,
     .preferred_plain_type = QZ_BF16,

@@ -19,7 +19,6 @@
 
 enum { BLOCK = 128, NAN_BITS = 0x7f };
 
-static const char *const cache_suffixes[] = {"k_scale", "v_scale", NULL};
 static const char *const suffixes[] = {"weight", "weight_scale", "weight_scale_inv", "input_scale", "bias", NULL};
 
 /* The names that vLLM takes, newest first: read_cache_scale. */
@@ -332,7 +331,6 @@ const qz_container qz_container_fp8 = {
     .write_kv = write_kv,
     .read_activation = read_activation,
     .read_kv = read_kv,
-    .cache_suffixes = cache_suffixes,
     .config_block = config_block,
     .settle = settle,
     .preferred_plain_type = QZ_BF16,

@@ -159,7 +159,8 @@ static bool needs_rule(const qz_export_linear *l, const qz_export_linear *base)
 static qz_status put_dynamic(qz_json_writer *w, const qz_export_plan *plan, const qz_export_linear *base,
                              qz_arena *arena)
 {
-    bool any = false;
+    const qz_export_linear plain = {0};
+    bool any = plan->routers > 0;
     for (size_t i = 0; i < plan->linears; i++) any |= needs_rule(&plan->linear[i], base);
     if (!any) return QZ_OK;
     qz_json_begin_object(w, "dynamic");
@@ -169,6 +170,7 @@ static qz_status put_dynamic(qz_json_writer *w, const qz_export_plan *plan, cons
         QZ_TRY(put_rule(w, l, l->module, arena));
         if (l->fused_as && qz_export_first_of_set(plan, i)) QZ_TRY(put_rule(w, l, l->fused_as, arena));
     }
+    for (size_t i = 0; i < plan->routers; i++) QZ_TRY(put_rule(w, &plain, plan->router[i], arena));
     qz_json_end(w);
     return QZ_OK;
 }

@@ -14,6 +14,7 @@ void qz_export_put_plain(qz_json_writer *w, const char *key, const qz_export_pla
         head |= strcmp(l->module, HEAD) == 0;
         if (!l->quantized) qz_json_put_string(w, NULL, l->module);
     }
+    for (size_t i = 0; i < plan->routers; i++) qz_json_put_string(w, NULL, plan->router[i]);
     if (!head) qz_json_put_string(w, NULL, HEAD);
     qz_json_end(w);
 }

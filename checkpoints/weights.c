@@ -171,15 +171,6 @@ bool qz_ckpt_is_cache_scale(const qz_ckpt *c, const char *tensor, const char *at
     return has_suffix(tensor, attention, qz_ckpt_container(c)->kv_suffixes);
 }
 
-bool qz_ckpt_is_cache_part_of(const qz_ckpt *c, const char *tensor, const char *attention)
-{
-    size_t n = strlen(attention);
-    if (strncmp(tensor, attention, n) != 0 || tensor[n] != '.') return false;
-    for (const char *const *suffix = qz_ckpt_container(c)->cache_suffixes; suffix && *suffix; suffix++)
-        if (strcmp(tensor + n + 1, *suffix) == 0) return true;
-    return false;
-}
-
 qz_status qz_ckpt_read_activation(const qz_ckpt *c, const char *module, qz_act_scheme *scheme, qz_act_values *values)
 {
     *scheme = (qz_act_scheme){0};

@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "data/chat.h"
 
-enum { LARGEST_TEMPLATE = 1 << 20, LARGEST_CONFIG = 1 << 26 };
+enum { LARGEST_TEMPLATE = 1 << 18, LARGEST_CONFIG = 1 << 26 };
 
 static const char *text_of(const qz_json_node *node)
 {
@@ -45,6 +45,9 @@ static qz_status parse(qz_chat *out, const char *folder, const char *own_file, c
                        "%s: has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json), so "
                        "conversations cannot be rendered: give lines with \"text\"",
                        folder);
+    if (strlen(text) > LARGEST_TEMPLATE)
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: the chat template has %zu bytes; at most %d are read", folder, strlen(text),
+                       LARGEST_TEMPLATE);
     QZ_TRY(keep(&bos, token_of(config, "bos_token"), arena));
     QZ_TRY(keep(&eos, token_of(config, "eos_token"), arena));
     QZ_TRY_CTX(qz_chat_parse(out, text, bos, eos, arena), "%s", folder);

@@ -41,7 +41,8 @@ static qz_status find_literal(const char **out, const template *t, const char *b
         /* An apostrophe inside is no end: the literal ends where a tag or a sum goes on. */
         while (quote && end && quote < end && strncmp(quote, "'+", 2) != 0 && strncmp(quote, "'}", 2) != 0)
             quote = strchr(quote + 1, '\'');
-        if (!end || end == from || (quote && quote < end)) continue;
+        if (!end) break;
+        if (end == from || (quote && quote < end)) continue;
         *out = cut(t, from, end);
         return *out ? QZ_OK : qz_arena_failed(t->arena);
     }

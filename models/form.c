@@ -92,6 +92,11 @@ const char *qz_model_attention_name(const qz_model *m, int layer)
     return m->names[layer].attention;
 }
 
+const char *qz_model_router_name(const qz_model *m, int layer)
+{
+    return m->names[layer].router_module;
+}
+
 int qz_model_inputs(const qz_model *m, int layer)
 {
     return QZ_STAGE_GATE_UP + 2 * qz_model_form(m, layer)->experts;

@@ -215,6 +215,8 @@ const qz_linear_place *qz_model_linear(const qz_model *m, int layer, int linear)
 const char *qz_model_linear_name(const qz_model *m, int layer, int linear);
 /* "model.layers.3.self_attn": where servers keep the scales of the cache. */
 const char *qz_model_attention_name(const qz_model *m, int layer);
+/* The module of a layer's router, "model.layers.3.mlp.gate"; NULL: it has none. */
+const char *qz_model_router_name(const qz_model *m, int layer);
 /* Inputs of a layer, and the channels K of one. */
 int qz_model_inputs(const qz_model *m, int layer);
 int64_t qz_model_input_width(const qz_model *m, int layer, int input);

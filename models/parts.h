@@ -6,10 +6,10 @@
 #include "models/rope.h"
 
 typedef struct qz_layer_names {
-    const char **linear; /* [linears] modules */
-    const char *attention;
-    const char *norm[QZ_NORMS];           /* NULL: none */
-    const char *q_norm, *k_norm, *router; /* NULL: none */
+    const char **linear;                   /* [linears] modules */
+    const char *attention, *router_module; /* the second NULL: no router */
+    const char *norm[QZ_NORMS];            /* NULL: none */
+    const char *q_norm, *k_norm, *router;  /* NULL: none */
 } qz_layer_names;
 
 /* What a layer is made of; layers with and without a router differ. */

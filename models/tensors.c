@@ -31,10 +31,10 @@ static bool name_linears(qz_model *m, int layer)
 }
 
 /* "model.layers.0.self_attn.q_proj" -> "model.layers.0.self_attn" */
-static const char *attention_name(qz_model *m, const char *linear)
+static const char *parent_name(qz_model *m, const char *name)
 {
-    const char *last = strrchr(linear, '.');
-    return qz_arena_printf(m->arena, "%.*s", (int)(last ? last - linear : 0), linear);
+    const char *last = strrchr(name, '.');
+    return qz_arena_printf(m->arena, "%.*s", (int)(last ? last - name : 0), name);
 }
 
 qz_status qz_model_name_layers(qz_model *m)
@@ -43,10 +43,12 @@ qz_status qz_model_name_layers(qz_model *m)
     bool complete = (m->names = qz_arena_calloc(m->arena, (size_t)m->config.layers * sizeof *m->names)) != NULL;
     for (int64_t i = 0; complete && i < m->config.layers; i++) {
         qz_layer_names *n = &m->names[i];
-        complete &= name_linears(m, (int)i) && (n->attention = attention_name(m, n->linear[0])) != NULL;
+        complete &= name_linears(m, (int)i) && (n->attention = parent_name(m, n->linear[0])) != NULL;
         for (int j = 0; j < QZ_NORMS; j++)
             if (table->norm[j]) complete &= (n->norm[j] = layer_name(m, i, table->norm[j])) != NULL;
-        if (qz_model_form(m, (int)i)->routed) complete &= (n->router = layer_name(m, i, table->router)) != NULL;
+        if (qz_model_form(m, (int)i)->routed)
+            complete &= (n->router = layer_name(m, i, table->router)) != NULL &&
+                        (n->router_module = parent_name(m, n->router)) != NULL;
         if (!m->config.qk_norm) continue;
         complete &= (n->q_norm = layer_name(m, i, table->q_norm)) != NULL;
         complete &= (n->k_norm = layer_name(m, i, table->k_norm)) != NULL;
@@ -174,7 +176,6 @@ static qz_status known_names(const qz_model *m, qz_strmap *known)
 {
     for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], PLAIN));
     QZ_TRY(add_name(known, m->family->names->head, PLAIN));
-    for (int i = 0; i < (int)m->config.layers; i++) QZ_TRY(add_name(known, qz_model_attention_name(m, i), ATTENTION));
     for (int i = 0; i < (int)m->config.layers; i++) QZ_TRY(add_name(known, qz_model_attention_name(m, i), ATTENTION));
     for (int i = 0; i < (int)m->config.layers; i++)
         for (int j = 0; j < qz_model_linears(m, i); j++)

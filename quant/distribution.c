@@ -6,7 +6,7 @@
 
 #include "numeric/actgrid.h"
 
-enum { SIDE = QZ_HISTOGRAM_BINS / 2, POINTS = 16 }; /* bins of one sign; points that stand for a bin */
+enum { SIDE = QZ_HISTOGRAM_BINS / 2, POINTS = 16 }; /* bins of one sign; most points that stand for a bin */
 
 /* ---- bins ---- */
 
@@ -36,15 +36,24 @@ static double squared_error(float x, const qz_act_scheme *s, qz_act_values v)
     return e * e;
 }
 
+/* Points that stand for a bin: four to a step of the codes. An fp8 step is 2 to 4 bins wide. */
+static int points_of(double width, const qz_act_scheme *s, qz_act_values v)
+{
+    if (s->format != QZ_FORMAT_INT8) return 4;
+    const double wanted = 4 * width / (double)v.scale;
+    return wanted < 1 ? 1 : wanted < POINTS ? (int)wanted + 1 : POINTS;
+}
+
 static double bin_error(const qz_distribution *d, int bin, const qz_act_scheme *s, qz_act_values v)
 {
     double a, b, sum = 0;
     magnitudes(&a, &b, d, bin);
-    for (int i = 0; i < POINTS; i++) {
-        const double x = a + (b - a) * (i + 0.5) / POINTS;
+    const int points = points_of(b - a, s, v);
+    for (int i = 0; i < points; i++) {
+        const double x = a + (b - a) * (i + 0.5) / points;
         sum += squared_error((float)(bin < SIDE ? x : -x), s, v);
     }
-    return sum / POINTS;
+    return sum / points;
 }
 
 double qz_distribution_error(const qz_distribution *d, const qz_act_scheme *scheme, qz_act_values v)

@@ -16,6 +16,8 @@
 #define TOL_FOLD 5e-5            /* of the output's rms; one fp32 product and quotient more for each weight */
 #define TOL_LAYER_ERROR 1e-4     /* relative; fp32 products of K terms against double ones, and of small differences */
 #define TOL_METHOD_LOSS 0.01     /* relative; golden/README.md, methods: within 1 % or better */
+#define TOL_GPTQ_CODES 0.005     /* of the codes; fp32 sums move a few across a tie, and feedback spreads that */
+#define TOL_GPTQ_LOSS 1e-3       /* relative; such codes are near ties: the loss hardly moves */
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */

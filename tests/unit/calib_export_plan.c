@@ -119,3 +119,36 @@ Test(export_plan, refuses_a_model_that_is_quantized_already)
                 qz_calib_export_plan(&c.plan, c.recipe, c.model, c.arena));
     case_close(&c);
 }
+
+/* Linears that are stored as one are one entry, which no server fuses further. */
+Test(export_plan, has_fused_linears_once)
+{
+    calib_case c = case_open("phi3", NULL);
+    case_plan(&c);
+    cr_assert(c.plan.linears == 2 * 4 && c.plan.routers == 0);
+    cr_assert_str_eq(c.plan.linear[0].module, "model.layers.0.self_attn.qkv_proj");
+    cr_assert(c.plan.linear[0].n == 128 && c.plan.linear[0].fused == -1 && !c.plan.linear[0].fused_as);
+    cr_assert_str_eq(c.plan.linear[2].module, "model.layers.0.mlp.gate_up_proj");
+    cr_assert(c.plan.linear[2].n == 256 && c.plan.linear[2].fused == -1);
+    case_close(&c);
+}
+
+/* Gate and up of one expert are a set; the routers stay plain and are named, so that loaders leave them alone. */
+Test(export_plan, has_every_expert_and_names_the_routers)
+{
+    static const char *const containers[] = {"awq", "gptq", "compressed-tensors"};
+    for (int i = 0; i < 3; i++) {
+        char set[64], *text;
+        snprintf(set, sizeof set, "export.container=%s", containers[i]);
+        calib_case c = case_open("qwen3_moe", (const char *[]){set, "weights.symmetric=true", NULL});
+        case_plan(&c);
+        cr_assert(c.plan.linears == QZ_ROLES + 4 + 3 * 4 && c.plan.routers == 1);
+        cr_assert_str_eq(c.plan.router[0], "model.layers.1.mlp.gate");
+        const qz_export_linear *gate = &c.plan.linear[QZ_ROLES + 4 + 3];
+        cr_assert_str_eq(gate->module, "model.layers.1.mlp.experts.1.gate_proj");
+        cr_assert(gate[0].fused == gate[1].fused && gate[0].fused != gate[3].fused && gate[2].fused == -1);
+        check_ok(qz_container_at((size_t)c.recipe->output_as.container.index)->config_block(&text, &c.plan, c.arena));
+        cr_assert(strstr(text, "mlp.gate\"") || strstr(text, "mlp\\\\.gate$\""), "%s: %s", containers[i], text);
+        case_close(&c);
+    }
+}

@@ -214,3 +214,22 @@ Test(data_chat, without_a_template)
                 qz_documents_read(&f.ids, &f.rule, f.t, SIZE_MAX, arena));
     qz_tokenizer_close(f.t);
 }
+
+/* Every allocation may fail; the answer is then QZ_MEMORY. */
+Test(data_chat, memory_may_be_short)
+{
+    chat_file f = begin(config(), "{\"messages\": [{\"role\": \"user\", \"content\": \"ab\"}]}\n");
+    long n = 1;
+    for (; n < 10000; n++) {
+        qz_arena *own;
+        check_ok(qz_arena_new(&own, "own"));
+        qz_alloc_fail_at(n);
+        qz_status status = qz_documents_read(&f.ids, &f.rule, f.t, SIZE_MAX, own);
+        qz_alloc_fail_at(0);
+        qz_arena_free(own);
+        if (status == QZ_OK) break;
+        cr_assert(status == QZ_MEMORY, "allocation %ld: %s", n, qz_error_message());
+    }
+    cr_assert(n > 3 && n < 10000);
+    qz_tokenizer_close(f.t);
+}

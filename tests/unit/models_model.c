@@ -33,6 +33,7 @@ Test(model, facts)
     cr_assert(qz_model_ckpt(o.model) == o.ckpt && qz_model_backend(o.model) == ref_backend());
     cr_assert(!qz_model_linear(o.model, 0, QZ_ROLE_Q)->has_bias);
     cr_assert_str_eq(qz_model_attention_name(o.model, 1), "model.layers.1.self_attn");
+    cr_assert(qz_model_router_name(o.model, 1) == NULL);
     close_model(&o);
 }
 
@@ -214,6 +215,7 @@ Test(model, linears_of_experts)
     cr_assert(qz_model_linears(o.model, 0) == 4 + 3 * 4 && qz_model_inputs(o.model, 0) == 2 + 2 * 4);
     const qz_linear_place *p = qz_model_linear(o.model, 0, 4 + 3 * 2 + 2);
     cr_assert_str_eq(qz_model_linear_name(o.model, 0, 4 + 3 * 2 + 2), "model.layers.0.block_sparse_moe.experts.2.w2");
+    cr_assert_str_eq(qz_model_router_name(o.model, 1), "model.layers.1.block_sparse_moe.gate");
     cr_assert(p->role == QZ_ROLE_DOWN && p->expert == 2 && p->input == qz_input_of(QZ_STAGE_DOWN, 2) && p->k == 128);
     cr_assert(qz_model_input_width(o.model, 0, p->input) == 128 &&
               qz_model_input_width(o.model, 0, p->input - 1) == 64);
