@@ -8,6 +8,7 @@
 
 #include "base/progress.h"
 #include "base/report.h"
+#include "calib/stats_file.h"
 #include "data/data.h"
 #include "models/models.h"
 #include "quant/quant.h"
@@ -72,11 +73,15 @@ typedef struct qz_calib_output {
 
 typedef struct qz_calib_args {
     const qz_model *model;
+    const qz_recipe *recipe;       /* what concerns calibration; NULL: the first output's */
     const qz_windows *windows;     /* NULL or none: nothing needs statistics, or they come from a file */
-    const qz_calib_output *output; /* [outputs]; their recipes agree in `calibration` */
+    const qz_calib_output *output; /* [outputs]; their recipes agree in `calibration`; may be none */
     int outputs;
-    bool journal; /* keep one in each folder, so that an interrupted run can be resumed */
-    bool resume;  /* go on after the layers that the journals name */
+    qz_stats_file *read;  /* NULL, or where statistics come from: nothing is run then */
+    qz_stats_file *write; /* NULL, or where they go */
+    qz_report *report;    /* NULL, or what the statistics themselves say, when there is no output */
+    bool journal;         /* keep one in each folder, so that an interrupted run can be resumed */
+    bool resume;          /* go on after the layers that the journals name */
     qz_progress *progress;
 } qz_calib_args;
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/parallel.h"
+#include "calib/kv_scale.h"
 #include "numeric/intgrid.h"
 
 uint64_t qz_gather_bytes(const qz_model *m, int64_t length)
@@ -48,7 +49,7 @@ static const char *const stage_input_name[QZ_STAGES] = {"input of q, k and v", "
                                                         "input of down"};
 
 typedef struct gathering {
-    qz_stats *stats;
+    const qz_layer_stats *stats;
     const qz_stream *stream;
     int64_t batch;
 } gathering;
@@ -56,9 +57,12 @@ typedef struct gathering {
 static qz_status look(void *context, const qz_layer *layer, int input, qz_point point, const qz_tensor *x)
 {
     const gathering *g = context;
-    if (point != QZ_POINT_INPUT) return QZ_OK;
+    const qz_layer_stats *s = g->stats;
+    const qz_backend *backend = qz_model_backend(g->stream->model);
+    if (point != QZ_POINT_INPUT) return s->kv ? qz_kv_add(&s->kv[point == QZ_POINT_VALUE], backend, x) : QZ_OK;
+    if (s->wanted && !s->wanted[input]) return QZ_OK;
     QZ_TRY(check_finite(g->stream, g->batch, layer, stage_input_name[qz_input_stage(input)], x));
-    return qz_stats_add(&g->stats[input], qz_model_backend(g->stream->model), x);
+    return qz_stats_add(&s->input[input], backend, x);
 }
 
 /* residual (T, C) of batch i, from `scratch`. */
@@ -72,11 +76,13 @@ static qz_status load(qz_tensor *residual, const qz_stream *s, int64_t i, qz_are
     return qz_stream_load(s, i, residual);
 }
 
-static qz_status finish(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, qz_arena *scratch)
+qz_status qz_gather_finish(const qz_layer_stats *stats, float *peak, const qz_model *m, const qz_layer *layer,
+                           qz_arena *scratch)
 {
-    for (int i = 0; i < qz_model_inputs(s->model, layer->index); i++) {
-        QZ_TRY_CTX(qz_stats_finish(&stats[i]), "layer %d, input of %s", layer->index, qz_stage_name(qz_input_stage(i)));
-        qz_tensor absmax = qz_tensor_2d(stats[i].absmax, QZ_F32, 1, stats[i].k);
+    for (int i = 0; i < qz_model_inputs(m, layer->index); i++) {
+        qz_stats *s = &stats->input[i];
+        QZ_TRY_CTX(qz_stats_finish(s), "layer %d, input of %s", layer->index, qz_stage_name(qz_input_stage(i)));
+        qz_tensor absmax = qz_tensor_2d(s->absmax, QZ_F32, 1, s->k);
         QZ_TRY(raise_peak(peak, &absmax, scratch));
     }
     return QZ_OK;
@@ -110,14 +116,13 @@ static qz_status run_batches(gathering *g, float *peak, const qz_layer *layer, b
     return QZ_OK;
 }
 
-qz_status qz_gather(qz_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, bool move_on,
+qz_status qz_gather(const qz_layer_stats *stats, float *peak, const qz_stream *s, const qz_layer *layer, bool move_on,
                     qz_progress *progress, qz_arena *scratch)
 {
     gathering g = {.stats = stats, .stream = s};
     qz_layer watched = *layer;
     watched.tap = (qz_tap){look, &g};
-    QZ_TRY(run_batches(&g, peak, &watched, move_on, progress, scratch));
-    return finish(stats, peak, s, layer, scratch);
+    return run_batches(&g, peak, &watched, move_on, progress, scratch);
 }
 
 qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress, qz_arena *scratch)

@@ -2,7 +2,7 @@
  * calib.h for the order and why. */
 #include <stdio.h>
 
-#include "calib/gather.h"
+#include "calib/look.h"
 #include "calib/run.h"
 #include "calib/target.h"
 
@@ -11,8 +11,9 @@ typedef struct run {
     const qz_recipe *recipe; /* of the first output: what concerns calibration is the same in all */
     const qz_model *model;
     qz_target target[QZ_RECIPE_OUTPUTS];
-    bool quantized; /* the stream is that of the quantized layers */
-    qz_stats_wants wants;
+    bool quantized;       /* the stream is that of the quantized layers */
+    qz_stats_wants wants; /* of linear inputs */
+    bool kv;              /* keys and values are looked at too */
     qz_stream stream;
     int done;        /* layers that an earlier run has finished, for every output */
     float peak;      /* largest |activation| */
@@ -21,9 +22,22 @@ typedef struct run {
     qz_arena *scratch, *shared;
 } run;
 
-bool qz_calib_propagates_quantized(const qz_calib_args *args)
+static const qz_recipe *recipe_of(const qz_calib_args *a)
 {
-    return args->outputs == 1 && args->output[0].recipe->calibration.propagate != QZ_PROPAGATE_ORIGINAL;
+    return a->recipe ? a->recipe : a->output[0].recipe;
+}
+
+bool qz_calib_propagates_quantized(const qz_calib_args *a)
+{
+    return a->outputs == 1 && !a->read && recipe_of(a)->calibration.propagate != QZ_PROPAGATE_ORIGINAL;
+}
+
+static qz_status check_propagation(const qz_calib_args *a)
+{
+    if (recipe_of(a)->calibration.propagate != QZ_PROPAGATE_QUANTIZED || qz_calib_propagates_quantized(a)) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "calibration.propagate: found \"quantized\", but %s; set it to \"original\" or leave it out",
+                   a->read ? "statistics from a file are those of the original model"
+                           : "several outputs are made from one pass over the original model");
 }
 
 static bool is_last(const run *r, int layer)
@@ -31,51 +45,44 @@ static bool is_last(const run *r, int layer)
     return layer + 1 == (int)qz_model_config_of(r->model)->layers;
 }
 
-/* ---- statistics ---- */
-
-static qz_status stats_new(const run *r, int layer, qz_stats **stats)
-{
-    const int inputs = qz_model_inputs(r->model, layer);
-    *stats = qz_arena_array(r->layer, qz_stats, (size_t)inputs);
-    if (!*stats) return qz_arena_failed(r->layer);
-    for (int i = 0; i < inputs; i++)
-        QZ_TRY(qz_stats_new(&(*stats)[i], qz_model_input_width(r->model, layer, i), r->wants,
-                            r->recipe->calibration.seed, (uint64_t)(layer * inputs + i), r->layer));
-    return QZ_OK;
-}
-
 /* One pass over the text: statistics of the layer as it is; and the stream moves on where it follows the original. */
-static qz_status look(run *r, const qz_layer *layer, qz_stats **stats)
+static qz_status look(run *r, const qz_layer *layer, qz_layer_stats *stats)
 {
+    const qz_look_args args = {.run = r->args,
+                               .recipe = r->recipe,
+                               .wants = r->wants,
+                               .kv = r->kv,
+                               .stream = &r->stream,
+                               .move_on = !r->quantized && !is_last(r, layer->index),
+                               .arena = r->layer,
+                               .scratch = r->scratch};
     qz_progress_section(r->args->progress, "calibrate");
-    QZ_TRY(stats_new(r, layer->index, stats));
-    const bool move_on = !r->quantized && !is_last(r, layer->index);
-    return qz_gather(*stats, &r->peak, &r->stream, layer, move_on, r->args->progress, r->scratch);
+    return qz_look(stats, &r->peak, &args, layer);
 }
 
 /* ---- outputs ---- */
 
 /* Every output begins with the model's own weights; statistics are shared until a transform changes them, so all but
  * the last work on a copy where their recipe has one. */
-static qz_status stats_for(const run *r, int number, int layer, qz_stats *stats, qz_stats **out)
+static qz_status stats_for(const run *r, int number, int layer, const qz_layer_stats *stats, qz_layer_stats *out)
 {
-    *out = stats;
+    *out = *stats;
     if (number + 1 == r->args->outputs || !r->args->output[number].recipe->transforms) return QZ_OK;
     const int inputs = qz_model_inputs(r->model, layer);
-    *out = qz_arena_array(r->layer, qz_stats, (size_t)inputs);
-    if (!*out) return qz_arena_failed(r->layer);
-    for (int i = 0; i < inputs; i++) QZ_TRY(qz_stats_copy(&(*out)[i], &stats[i], r->layer));
+    out->input = qz_arena_array(r->layer, qz_stats, (size_t)inputs);
+    if (!out->input) return qz_arena_failed(r->layer);
+    for (int i = 0; i < inputs; i++) QZ_TRY(qz_stats_copy(&out->input[i], &stats->input[i], r->layer));
     return QZ_OK;
 }
 
-static qz_status make_outputs(run *r, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served)
+static qz_status make_outputs(run *r, qz_layer *layer, const qz_layer_stats *stats, qz_eval_layer_rounding *served)
 {
     for (int i = 0; i < r->args->outputs; i++) {
-        qz_stats *own;
+        qz_layer_stats own;
         qz_arena_mark mark = qz_arena_save(r->layer);
         if (i > 0) QZ_TRY(qz_model_layer(r->model, layer->index, layer, r->layer));
         QZ_TRY(stats_for(r, i, layer->index, stats, &own));
-        QZ_TRY(qz_target_layer(&r->target[i], layer, own, served, r->layer));
+        QZ_TRY(qz_target_layer(&r->target[i], layer, &own, served, r->layer));
         if (i > 0) qz_arena_restore(r->layer, mark);
     }
     return QZ_OK;
@@ -90,15 +97,15 @@ static uint64_t passes(const run *r)
 static qz_status run_layer(run *r, int index)
 {
     qz_layer layer;
-    qz_stats *stats;
-    qz_eval_layer_rounding served;
+    qz_layer_stats stats;
+    qz_eval_layer_rounding served = {0};
     qz_progress *progress = r->args->progress;
     char item[64];
     snprintf(item, sizeof item, "layer %d of %lld", index + 1, (long long)qz_model_config_of(r->model)->layers);
     QZ_TRY(qz_progress_step(progress, 0, item));
     QZ_TRY(qz_model_layer(r->model, index, &layer, r->layer));
     QZ_TRY(look(r, &layer, &stats));
-    QZ_TRY(make_outputs(r, &layer, stats, &served));
+    QZ_TRY(make_outputs(r, &layer, &stats, &served));
     QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
     if (r->quantized && !is_last(r, index)) { /* nobody reads the last output */
         qz_progress_section(progress, "propagate");
@@ -152,9 +159,8 @@ static qz_status pass_unfinished(run *r, const qz_calib_output *o)
 /* Layers that every output has are not made again; one that only some have is, with the same result. */
 static qz_status resume(run *r)
 {
-    r->done = r->target[0].done;
-    for (int i = 1; i < r->args->outputs; i++)
-        if (r->target[i].done < r->done) r->done = r->target[i].done;
+    for (int i = 0; i < r->args->outputs; i++)
+        if (i == 0 || r->target[i].done < r->done) r->done = r->target[i].done;
     for (int i = 0; i < r->args->outputs; i++) QZ_TRY(qz_target_restore(&r->target[i], r->done, &r->peak));
     if (r->done == 0 || r->stream.windows == 0) return QZ_OK;
     return r->quantized ? pass_unfinished(r, &r->args->output[0]) : pass_layers(r, r->model, NULL);
@@ -172,21 +178,34 @@ static void warn_of_range(const run *r, const qz_calib_output *o)
             r->peak);
 }
 
+/* Everything that an output or the statistics file needs. */
+static void collect_wants(run *r)
+{
+    const qz_calib_args *a = r->args;
+    if (a->write) r->wants = (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR, .histogram = true};
+    r->kv = a->write != NULL;
+    for (int i = 0; i < a->outputs; i++) {
+        const qz_stats_wants wants = qz_target_wants(&a->output[i]);
+        if (wants.reservoir > r->wants.reservoir) r->wants.reservoir = wants.reservoir;
+        r->wants.histogram |= wants.histogram;
+        r->kv |= a->output[i].plan->kv.wanted;
+    }
+}
+
 static qz_status begin(run *r)
 {
     const qz_calib_args *a = r->args;
+    static const qz_windows none;
+    QZ_TRY(check_propagation(a));
     QZ_TRY(qz_arena_new(&r->data, "stream"));
     QZ_TRY(qz_arena_new(&r->layer, "layer"));
     QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
     QZ_TRY(qz_arena_new(&r->shared, "factor"));
     r->quantized = qz_calib_propagates_quantized(a);
-    for (int i = 0; i < a->outputs; i++) {
-        const qz_stats_wants wants = qz_target_wants(&a->output[i]);
-        if (wants.reservoir > r->wants.reservoir) r->wants.reservoir = wants.reservoir;
-        r->wants.histogram |= wants.histogram;
-        QZ_TRY(qz_target_open(&r->target[i], a, i, r->scratch, r->shared));
-    }
-    return qz_stream_new(&r->stream, r->model, a->windows, r->recipe->calibration.activations,
+    collect_wants(r);
+    for (int i = 0; i < a->outputs; i++) QZ_TRY(qz_target_open(&r->target[i], a, i, r->scratch, r->shared));
+    const qz_windows *windows = a->windows && !a->read ? a->windows : &none;
+    return qz_stream_new(&r->stream, r->model, windows, r->recipe->calibration.activations,
                          r->quantized ? a->output[0].plan->plain_type : QZ_F32, r->data);
 }
 
@@ -217,7 +236,7 @@ static qz_status run_all(run *r)
 
 qz_status qz_calib_run(const qz_calib_args *args)
 {
-    run r = {.args = args, .recipe = args->output[0].recipe, .model = args->model};
+    run r = {.args = args, .recipe = recipe_of(args), .model = args->model};
     qz_status status = run_all(&r);
     for (int i = 0; i < args->outputs; i++) qz_target_close(&r.target[i]);
     qz_arena_free(r.shared);

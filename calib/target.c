@@ -2,9 +2,11 @@
  * scale for them, and the scale of their input is judged by what all of them compute. */
 #include "calib/target.h"
 
+#include "calib/activation_scale.h"
 #include "calib/choices.h"
 #include "calib/fold.h"
 #include "calib/identity.h"
+#include "calib/kv_scale.h"
 #include "calib/layer_error.h"
 #include "calib/run.h"
 
@@ -220,6 +222,31 @@ static qz_status write_set(const qz_target *t, const input_set *set, const qz_la
     return QZ_OK;
 }
 
+/* The static scale of an input: judged by what the quantized linears that read it compute. */
+static qz_status scale_input(const qz_target *t, const input_set *set, const qz_layer *layer,
+                             qz_eval_input_rounding *served)
+{
+    const qz_recipe_weights *weights;
+    const qz_recipe_activations *activations;
+    qz_activation_reader reader[MOST_OF_AN_INPUT];
+    qz_activation_choice choice;
+    if (served->scheme.mode != QZ_ACT_TENSOR) return QZ_OK;
+    for (int i = 0; i < set->count; i++)
+        reader[i] = (qz_activation_reader){layer->linear[set->number[i]].module, set->args[i].weight, &set->q[i]};
+    (void)qz_recipe_module(t->output->recipe, reader[0].module, &weights, &activations);
+    const qz_activation_args args = {.backend = qz_model_backend(t->model),
+                                     .stats = set->args[0].stats,
+                                     .scheme = served->scheme,
+                                     .observer = activations->observer.index,
+                                     .options = activations->observer.options,
+                                     .reader = reader,
+                                     .readers = set->count,
+                                     .report = t->output->report};
+    QZ_TRY_CTX(qz_activation_scale(&choice, &args, t->scratch), "%s", reader[0].module);
+    served->values = choice.values;
+    return QZ_OK;
+}
+
 static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
                                 qz_eval_input_rounding *served)
 {
@@ -230,6 +257,7 @@ static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int i
     QZ_TRY(share_scale(t, &set));
     for (int i = 0; i < set.count; i++) QZ_TRY(solve(t, &set, i, layer->linear[set.number[i]].module, &shared));
     served->scheme = plan_of(t, layer->index)[set.number[0]].activation;
+    QZ_TRY(scale_input(t, &set, layer, served));
     QZ_TRY(write_set(t, &set, layer, &served->values));
     qz_arena_reset(t->shared);
     return QZ_OK;
@@ -249,7 +277,31 @@ static qz_status write_plain(const qz_target *t, const qz_layer *layer)
     return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
 }
 
-qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
+static qz_status scale_cache(const qz_target *t, const qz_layer *layer, const qz_layer_stats *stats,
+                             qz_eval_layer_rounding *served, qz_arena *arena)
+{
+    const qz_export_plan *plan = t->output->plan;
+    const qz_choice *observer = &t->output->recipe->kv_cache.observer;
+    float *key = qz_arena_array(arena, float, (size_t)plan->kv_heads);
+    float *value = qz_arena_array(arena, float, (size_t)plan->kv_heads);
+    if (!key || !value) return qz_arena_failed(arena);
+    const qz_kv_args args = {.backend = qz_model_backend(t->model),
+                             .scheme = plan->kv,
+                             .observer = observer->index,
+                             .options = observer->options,
+                             .module = plan->attention[layer->index],
+                             .key = &stats->kv[0],
+                             .value = &stats->kv[1],
+                             .kv_heads = plan->kv_heads,
+                             .report = t->output->report};
+    QZ_TRY_CTX(qz_kv_scales(key, value, &args, t->scratch), "%s", args.module);
+    served->kv = plan->kv;
+    served->key = key;
+    served->value = value;
+    return qz_writer_kv(t->writer, layer->index, &(qz_kv_values){key, value});
+}
+
+qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats, qz_eval_layer_rounding *served,
                           qz_arena *arena)
 {
     const int inputs = qz_model_inputs(t->model, layer->index);
@@ -257,17 +309,19 @@ qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eva
     if (!input) return qz_arena_failed(arena);
     *served = (qz_eval_layer_rounding){.backend = qz_model_backend(t->model), .inputs = inputs, .input = input};
     qz_progress_section(t->progress, "transform");
-    QZ_TRY(transform(t, layer, stats, arena));
+    QZ_TRY(transform(t, layer, stats->input, arena));
     qz_progress_section(t->progress, "quantize");
     for (int i = 0; i < inputs; i++) {
         qz_arena_mark mark = qz_arena_save(t->scratch);
-        QZ_TRY(quantize_input(t, layer, i, &stats[i], &input[i]));
+        QZ_TRY(quantize_input(t, layer, i, &stats->input[i], &input[i]));
         qz_arena_restore(t->scratch, mark);
     }
+    if (t->output->plan->kv.wanted) QZ_TRY(scale_cache(t, layer, stats, served, arena));
     return write_plain(t, layer);
 }
 
 qz_status qz_target_finish(qz_target *t)
 {
+    QZ_TRY(qz_activation_propose(t->output->report, t->scratch));
     return qz_writer_finish(t->writer, t->scratch);
 }

@@ -2,6 +2,7 @@
 #ifndef QZ_CALIB_TARGET_H
 #define QZ_CALIB_TARGET_H
 
+#include "calib/gather.h"
 #include "calib/writer.h"
 #include "eval/eval.h"
 
@@ -31,8 +32,8 @@ qz_stats_wants qz_target_wants(const qz_calib_output *output);
 /* Transforms, quantizes and writes a layer (weights F32 as in the model); leaves in it the values that a server will
  * compute with, and in `served` how it rounds inputs and cache. The statistics are used up: transforms re-express
  * them. */
-QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
-                                       qz_arena *arena);
+QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats,
+                                       qz_eval_layer_rounding *served, qz_arena *arena);
 QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
 
 #endif
