@@ -4,8 +4,8 @@
 
 #include "checkpoints/checkpoints.h"
 
-/* Member `key`: full names of the plan's linears that are not quantized, of its routers, and the output head unless it is
- * quantized (loaders of these lists take every linear that is not listed for a quantized one, the head included). */
+/* Member `key`: full names of the plan's linears that are not quantized, of its routers, and the output head unless it
+ * is quantized (loaders of these lists take every linear that is not listed for a quantized one, the head included). */
 void qz_export_put_plain(qz_json_writer *w, const char *key, const qz_export_plan *plan);
 
 #endif
