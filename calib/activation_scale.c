@@ -135,19 +135,30 @@ static qz_status judge(qz_activation_choice *out, const candidates *c, const qz_
     out->values = c->way[best].values;
     out->observer = c->observer[best];
     out->dynamic_error = qz_activation_mean_share(error + c->count * rows, energy, rows);
-    out->needs_dynamic = rows > 0 && out->error > TOO_LARGE && out->error > TIMES_DYNAMIC * out->dynamic_error;
+    out->needs_dynamic = rows > 0 && qz_activation_needs_dynamic(out->error, out->dynamic_error);
     qz_distribution_clipped(&out->clipped, &out->clipped_energy, d, c->lo[best], c->hi[best]);
     return QZ_OK;
 }
 
 /* ---- report ---- */
 
+bool qz_activation_needs_dynamic(double error, double dynamic_error)
+{
+    return error > TOO_LARGE && error > TIMES_DYNAMIC * dynamic_error;
+}
+
+void qz_activation_report_need(qz_report *report, const char *module)
+{
+    if (report && !qz_report_find(report, "activation", module, "proposal"))
+        qz_report_text(report, "activation", module, "proposal", "dynamic");
+}
+
 static void report(const qz_activation_choice *c, const qz_activation_args *a)
 {
     const char *section = "activation";
     for (int i = 0; a->report && i < a->readers; i++) {
         const char *module = a->reader[i].module;
-        if (c->needs_dynamic) qz_report_text(a->report, section, module, "proposal", "dynamic");
+        if (c->needs_dynamic) qz_activation_report_need(a->report, module);
         if (i) continue; /* the figures once for an input, under its first linear */
         qz_report_add(a->report, section, module, "scale", (double)c->values.scale, "");
         if (!a->scheme.symmetric) qz_report_add(a->report, section, module, "zero", c->values.zero, "");

@@ -36,6 +36,10 @@ typedef struct qz_activation_choice {
 
 QZ_NODISCARD qz_status qz_activation_scale(qz_activation_choice *out, const qz_activation_args *args,
                                            qz_arena *scratch);
+/* Is a static scale with that error to be given up, when a scale for each token has the other? */
+bool qz_activation_needs_dynamic(double error, double dynamic_error);
+/* Notes in the report that a module's input asks for a dynamic override. */
+void qz_activation_report_need(qz_report *report, const char *module);
 /* One note with the overrides that the inputs above ask for, as recipe text; nothing when there is none. To be called
  * once, when all inputs have been reported. */
 QZ_NODISCARD qz_status qz_activation_propose(qz_report *report, qz_arena *scratch);

@@ -8,7 +8,7 @@
 #include "calib/activation_scale.h"
 #include "numeric/actgrid.h"
 
-enum { TOKENS = 256, BLOCK = 128, BLOCKS = 24, WAYS = 2 }; /* BLOCKS of outputs, at least one of each linear */
+enum { TOKENS = 256, BLOCK = 128, BLOCKS = 12, WAYS = 2 }; /* BLOCKS of outputs, at least one of each linear */
 
 void qz_smoothquant_scales(float *s, const float *absmax_x, const float *absmax_w, int64_t k, double alpha)
 {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/parallel.h"
+#include "calib/activation_scale.h"
 #include "calib/expert_pool.h"
 #include "calib/fold.h"
 #include "calib/smoothquant.h"
@@ -135,6 +136,24 @@ static qz_status find_maxima(mapping *m, qz_arena *scratch)
     return QZ_OK;
 }
 
+/* Where no factor makes a static scale hold, but a scale for each token would without any, the override is proposed:
+ * what is left after a strong factor is the error of the weights, which a later look at the input does not see. */
+static qz_status propose(const mapping *m, double least, qz_arena *scratch)
+{
+    double dynamic;
+    qz_smoothing s = m->smoothing;
+    if (s.activation.mode != QZ_ACT_TENSOR) return QZ_OK;
+    s.activation.mode = QZ_ACT_TOKEN;
+    QZ_TRY(qz_smoothing_error(&dynamic, &s, NULL, scratch));
+    if (!qz_activation_needs_dynamic(least, dynamic)) return QZ_OK;
+    for (int i = 0; i < m->args->layer->linears; i++) {
+        const qz_linear *l = &m->args->layer->linear[i];
+        if (qz_input_stage(l->input) == m->point->stage && (m->point->norm >= 0 || l->expert == m->expert))
+            qz_activation_report_need(m->args->report, l->module);
+    }
+    return QZ_OK;
+}
+
 /* Leaves the best factors in m->scale; false when none is better than no factor. */
 static qz_status search(mapping *m, bool *found, qz_arena *scratch)
 {
@@ -157,7 +176,7 @@ static qz_status search(mapping *m, bool *found, qz_arena *scratch)
     if (*found) qz_report_add(m->args->report, "smoothquant", m->where, "alpha", best / 20.0, "");
     qz_report_add(m->args->report, "smoothquant", m->where, "error_before", identity, "");
     qz_report_add(m->args->report, "smoothquant", m->where, "error", least, "");
-    return QZ_OK;
+    return propose(m, least, scratch);
 }
 
 static qz_status choose(mapping *m, bool *found, qz_arena *scratch)

@@ -8,13 +8,13 @@
  * Zeros are always written, 8 for symmetric codes: loaders differ in what `zero_point: false` means.
  * Not read: the other layouts that share quant_method "awq" (version gemv, gemv_fast, marlin, exllama, ipex). */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/parallel.h"
 #include "checkpoints/checkpoints.h"
 #include "checkpoints/plan_check.h"
+#include "checkpoints/tensor_parts.h"
 #include "numeric/minifloat.h"
 #include "numeric/pack.h"
 
@@ -198,22 +198,13 @@ static qz_status can_express(const qz_export_plan *plan)
 
 /* ---- writing ---- */
 
-static qz_status declare(qz_shards *s, const char *module, const char *suffix, qz_dtype type, int64_t rows,
-                         int64_t cols)
-{
-    char name[1024];
-    int n = snprintf(name, sizeof name, "%s.%s", module, suffix);
-    if (n < 0 || (size_t)n >= sizeof name) return QZ_FAIL(QZ_ARG, "%s: the name is too long", module);
-    return qz_shards_declare(s, module, name, type, 2, (int64_t[]){rows, cols});
-}
-
 static qz_status declare_linear(qz_shards *s, const qz_export_linear *l)
 {
     int64_t groups = qz_scheme_scale_cols(&l->scheme, l->k);
     QZ_TRY(check_sizes(l->module, l->n, l->k, l->scheme.piece_cols));
-    QZ_TRY(declare(s, l->module, "qweight", QZ_I32, l->k, l->n / OCTET));
-    QZ_TRY(declare(s, l->module, "qzeros", QZ_I32, groups, l->n / OCTET));
-    return declare(s, l->module, "scales", QZ_F16, groups, l->n);
+    QZ_TRY(qz_part_declare(s, l->module, "qweight", QZ_I32, 2, (int64_t[]){l->k, l->n / OCTET}));
+    QZ_TRY(qz_part_declare(s, l->module, "qzeros", QZ_I32, 2, (int64_t[]){groups, l->n / OCTET}));
+    return qz_part_declare(s, l->module, "scales", QZ_F16, 2, (int64_t[]){groups, l->n});
 }
 
 /* Codes (cols, rows) -> words (rows, cols / 8). Tiles of rows, so that a tile's output lines stay in the cache. */
@@ -232,13 +223,6 @@ static void pack(uint32_t *words, const uint8_t *codes, int64_t rows, int64_t co
     }
 }
 
-static qz_status write_part(qz_shards *s, const char *module, const char *suffix, const void *data, size_t bytes)
-{
-    char name[1024];
-    snprintf(name, sizeof name, "%s.%s", module, suffix);
-    return qz_shards_write(s, name, data, bytes);
-}
-
 static qz_status write_words(qz_shards *s, const char *module, const char *suffix, const uint8_t *codes, int64_t rows,
                              int64_t cols, qz_arena *scratch)
 {
@@ -246,7 +230,7 @@ static qz_status write_words(qz_shards *s, const char *module, const char *suffi
     uint32_t *out = qz_arena_array(scratch, uint32_t, words);
     if (!out) return qz_arena_failed(scratch);
     pack(out, codes, rows, cols);
-    return write_part(s, module, suffix, out, words * sizeof *out);
+    return qz_part_write(s, module, suffix, out, words * sizeof *out);
 }
 
 static qz_status write_zeros(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, int64_t groups,
@@ -277,15 +261,12 @@ static qz_status write_scales(qz_shards *s, const qz_export_linear *l, const qz_
                                l->module, (double)scale, (long long)i, (long long)g);
             out[g * l->n + i] = bits;
         }
-    return write_part(s, l->module, "scales", out, (size_t)(groups * l->n) * sizeof *out);
+    return qz_part_write(s, l->module, "scales", out, (size_t)(groups * l->n) * sizeof *out);
 }
 
 static qz_status check_qtensor(const qz_export_linear *l, const qz_qtensor *q)
 {
-    if (q->rows != l->n || q->cols != l->k || !qz_scheme_same(&q->scheme, &l->scheme))
-        return QZ_FAIL(QZ_SHAPE,
-                       "%s: the quantized matrix (%lld, %lld) is not the declared (%lld, %lld), or has another scheme",
-                       l->module, (long long)q->rows, (long long)q->cols, (long long)l->n, (long long)l->k);
+    QZ_TRY(qz_part_check_matrix(l, q));
     if (q->permutation)
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: awq cannot hold permuted groups; use static groups", l->module);
     return QZ_OK;
@@ -305,13 +286,6 @@ static qz_status write_linear(qz_shards *s, const qz_export_linear *l, const qz_
     return status;
 }
 
-static bool is_first_of_its_set(const qz_export_plan *plan, size_t at)
-{
-    for (size_t i = 0; i < at; i++)
-        if (plan->linear[i].fused_as && strcmp(plan->linear[i].fused_as, plan->linear[at].fused_as) == 0) return false;
-    return true;
-}
-
 /* Which linears stay plain. Every loader keeps the output head plain by itself, and older transformers with an old
  * autoawq refuse any list: so null when nothing else is skipped, and otherwise the full names of all of them. Loaders
  * search for these as substrings of module paths ("gate" would also hit gate_proj); vLLM up to 2025 and SGLang look
@@ -329,7 +303,7 @@ static void put_skipped(qz_json_writer *w, const qz_export_plan *plan)
         const qz_export_linear *l = &plan->linear[i];
         if (l->quantized) continue;
         qz_json_put_string(w, NULL, l->module);
-        if (l->fused_as && is_first_of_its_set(plan, i)) qz_json_put_string(w, NULL, l->fused_as);
+        if (l->fused_as && qz_export_first_of_set(plan, i)) qz_json_put_string(w, NULL, l->fused_as);
     }
     for (size_t i = 0; i < plan->routers; i++) qz_json_put_string(w, NULL, plan->router[i]);
     qz_json_end(w);
@@ -351,14 +325,7 @@ static qz_status config_block(char **out, const qz_export_plan *plan, qz_arena *
     qz_json_put_string(w, "version", "gemm");
     put_skipped(w, plan);
     qz_json_end(w);
-    const char *text;
-    size_t size = 0;
-    qz_status status = qz_json_writer_finish(w, &text, &size);
-    /* Without the newline that ends a pretty text. */
-    if (status == QZ_OK && !(*out = qz_arena_printf(arena, "%.*s", (int)size - 1, text)))
-        status = qz_arena_failed(arena);
-    qz_json_writer_free(w);
-    return status;
+    return qz_part_finish_text(out, w, arena);
 }
 
 const qz_container qz_container_awq = {

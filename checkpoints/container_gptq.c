@@ -254,16 +254,6 @@ static qz_status declare_linear(qz_shards *s, const qz_export_linear *l)
     return qz_part_declare(s, l->module, "g_idx", QZ_I32, 1, &k);
 }
 
-static qz_status write_words(qz_shards *s, const char *module, const char *suffix, const uint8_t *codes,
-                             const qz_packing *p, qz_arena *scratch)
-{
-    const size_t words = (size_t)(p->lines * qz_packing_words(p->count, p->bits));
-    uint32_t *out = qz_arena_array(scratch, uint32_t, words);
-    if (!out) return qz_arena_failed(scratch);
-    qz_packing_pack(out, codes, p);
-    return qz_part_write(s, module, suffix, out, words * sizeof *out);
-}
-
 /* Zeros less one. */
 static qz_status write_zeros(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, int64_t groups,
                              qz_arena *scratch)
@@ -279,7 +269,7 @@ static qz_status write_zeros(qz_shards *s, const qz_export_linear *l, const qz_q
                            (long long)(i / groups), (long long)(i % groups), zero, most);
         stored[i] = (uint8_t)(zero - 1);
     }
-    return write_words(s, l->module, "qzeros", stored, &p, scratch);
+    return qz_part_write_words(s, l->module, "qzeros", stored, &p, scratch);
 }
 
 static qz_status write_scales(qz_shards *s, const qz_export_linear *l, const qz_qtensor *q, int64_t groups,
@@ -311,7 +301,7 @@ static qz_status write_linear(qz_shards *s, const qz_export_linear *l, const qz_
     const int64_t groups = qz_scheme_scale_cols(&q->scheme, l->k);
     const qz_packing p = weight_packing(l->n, l->k, bits_of(&q->scheme));
     qz_arena_mark mark = qz_arena_save(scratch);
-    qz_status status = write_words(s, l->module, "qweight", q->codes, &p, scratch);
+    qz_status status = qz_part_write_words(s, l->module, "qweight", q->codes, &p, scratch);
     if (status == QZ_OK) status = write_zeros(s, l, q, groups, scratch);
     if (status == QZ_OK) status = write_scales(s, l, q, groups, scratch);
     if (status == QZ_OK) status = write_order(s, l, q, scratch);

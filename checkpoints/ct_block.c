@@ -6,17 +6,16 @@
  * Only keys that every release accepts: unknown ones are refused by the reader (pydantic, extra=forbid). A group's own
  * `format` exists since 2025 only, so it is written where a reader could not guess it: several formats in one model,
  * and packed weights with rounded inputs, which compressed-tensors would take to be int-quantized. */
-#include <string.h>
+#include <stdio.h>
 
 #include "checkpoints/checkpoints.h"
 #include "checkpoints/ct_config.h"
+#include "checkpoints/plain_list.h"
 #include "checkpoints/plan_check.h"
 #include "checkpoints/tensor_parts.h"
 
 /* The release whose layout this is: since June 2026 codes of 3, 5, 6 and 7 bits straddle words. */
 #define VERSION "0.19.0"
-
-#define HEAD "lm_head"
 
 static const char *const form_names[] = {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized"};
 
@@ -108,10 +107,8 @@ static void put_targets(qz_json_writer *w, const qz_export_plan *plan, const qz_
 static void put_group(qz_json_writer *w, const qz_export_plan *plan, const qz_export_linear *first, int number,
                       int kinds, bool mixed)
 {
-    char key[32] = "group_";
-    int at = (int)strlen(key);
-    if (number >= 10) key[at++] = (char)('0' + number / 10 % 10);
-    key[at] = (char)('0' + number % 10);
+    char key[32];
+    snprintf(key, sizeof key, "group_%d", number);
     const qz_ct_form form = qz_ct_form_of(first);
     qz_json_begin_object(w, key);
     put_targets(w, plan, first, kinds > 1);
@@ -124,20 +121,6 @@ static void put_group(qz_json_writer *w, const qz_export_plan *plan, const qz_ex
 }
 
 /* ---- the block ---- */
-
-static void put_ignored(qz_json_writer *w, const qz_export_plan *plan)
-{
-    bool head = false;
-    qz_json_begin_array(w, "ignore");
-    for (size_t i = 0; i < plan->linears; i++) {
-        const qz_export_linear *l = &plan->linear[i];
-        head |= strcmp(l->module, HEAD) == 0;
-        if (!l->quantized) qz_json_put_string(w, NULL, l->module);
-    }
-    for (size_t i = 0; i < plan->routers; i++) qz_json_put_string(w, NULL, plan->router[i]);
-    if (!head) qz_json_put_string(w, NULL, HEAD);
-    qz_json_end(w);
-}
 
 static void put_cache(qz_json_writer *w, const qz_kv_scheme *kv)
 {
@@ -174,7 +157,7 @@ qz_status qz_ct_block(char **out, const qz_export_plan *plan, qz_arena *arena)
     for (size_t i = 0; i < plan->linears; i++)
         if (is_first_of_its_kind(plan, i)) put_group(w, plan, &plan->linear[i], number++, kinds, mixed);
     qz_json_end(w);
-    put_ignored(w, plan);
+    qz_export_put_plain(w, "ignore", plan);
     put_cache(w, &plan->kv);
     qz_json_end(w);
     return qz_part_finish_text(out, w, arena);

@@ -83,6 +83,7 @@ static qz_status write_all(const char *folder, const qz_ckpt *source, const qz_c
     if (!path) return qz_arena_failed(arena);
     QZ_TRY_CTX(config_text(&text, source, container, plan, arena), "%s", path);
     QZ_TRY(qz_file_write(path, text, strlen(text)));
+    if (container->extra_files) QZ_TRY(container->extra_files(folder, plan, arena));
     return copy_others(folder, qz_ckpt_folder(source), arena);
 }
 

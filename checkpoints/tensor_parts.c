@@ -99,6 +99,16 @@ qz_status qz_part_write_floats(qz_shards *s, const char *module, const char *suf
     return status;
 }
 
+qz_status qz_part_write_words(qz_shards *s, const char *module, const char *suffix, const uint8_t *codes,
+                              const qz_packing *p, qz_arena *scratch)
+{
+    const size_t words = (size_t)(p->lines * qz_packing_words(p->count, p->bits));
+    uint32_t *out = qz_arena_array(scratch, uint32_t, words);
+    if (!out) return qz_arena_failed(scratch);
+    qz_packing_pack(out, codes, p);
+    return qz_part_write(s, module, suffix, out, words * sizeof *out);
+}
+
 qz_format qz_part_int_format(int bits)
 {
     int f = 0;

@@ -3,6 +3,7 @@
 #define QZ_CHECKPOINTS_TENSOR_PARTS_H
 
 #include "checkpoints/checkpoints.h"
+#include "checkpoints/packed_words.h"
 
 /* The part must be there, with this type and shape; QZ_DTYPE_COUNT stands for F32, F16 or BF16. */
 QZ_NODISCARD qz_status qz_part_find(const qz_stored **out, const qz_ckpt *c, const char *module, const char *suffix,
@@ -19,6 +20,10 @@ QZ_NODISCARD qz_status qz_part_write(qz_shards *s, const char *module, const cha
 /* Writes x as `type` (F32, F16, BF16). Every value must be a number of that type: nothing is rounded here. */
 QZ_NODISCARD qz_status qz_part_write_floats(qz_shards *s, const char *module, const char *suffix, qz_dtype type,
                                             const float *x, int64_t count, qz_arena *scratch);
+
+/* Packs the codes and writes the words. */
+QZ_NODISCARD qz_status qz_part_write_words(qz_shards *s, const char *module, const char *suffix, const uint8_t *codes,
+                                           const qz_packing *p, qz_arena *scratch);
 
 /* The integer format of so many bits; QZ_FORMAT_COUNT: there is none. */
 qz_format qz_part_int_format(int bits);

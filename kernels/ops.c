@@ -449,3 +449,30 @@ qz_status qz_op_round_columns(const qz_backend *backend, const qz_tensor *codes,
     QZ_TRY(check_grids(&c, grids, w->shape[1]));
     return backend->round_columns(codes, d, loss, w, feedback, l, weight, grids);
 }
+
+/* Runs of one row that each lie in one piece. */
+static int64_t runs_of(const qz_scheme *s, int64_t cols, int64_t row)
+{
+    int64_t runs = 0, piece;
+    for (int64_t k = 0; k < cols; k = qz_scheme_run(&piece, s, cols, row, k)) runs++;
+    return runs;
+}
+
+qz_status qz_op_rounding_sums(const qz_backend *backend, const qz_tensor *sums, const qz_tensor *w,
+                              const qz_tensor *weight, const qz_qtensor *q)
+{
+    BEGIN(rounding_sums)
+    QZ_TRY(view(&c, "w", w, TYPE(F32), "N,K"));
+    QZ_TRY(view(&c, "weight", weight, TYPE(F32), "K"));
+    QZ_TRY(view(&c, "sums", sums, TYPE(F64), "N,S"));
+    if (q->rows != w->shape[0] || q->cols != w->shape[1])
+        return QZ_FAIL(QZ_SHAPE, "%s: q is (%lld, %lld), but w (%lld, %lld)", c.op, (long long)q->rows,
+                       (long long)q->cols, (long long)w->shape[0], (long long)w->shape[1]);
+    if (qz_format_of(q->scheme.format)->kind == QZ_KIND_PLAIN)
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s has no codes", c.op, qz_format_of(q->scheme.format)->name);
+    for (int64_t n = 0; n < (q->scheme.flat ? q->rows : 1); n++)
+        if (4 * runs_of(&q->scheme, q->cols, n) > sums->shape[1])
+            return QZ_FAIL(QZ_SHAPE, "%s: rows of sums have %lld elements, %lld are needed", c.op,
+                           (long long)sums->shape[1], (long long)(4 * runs_of(&q->scheme, q->cols, n)));
+    return backend->rounding_sums(sums, w, weight, q);
+}

@@ -40,16 +40,13 @@ qz_status qz_ref_unit_solve(const qz_tensor *x, const qz_tensor *l)
     return QZ_OK;
 }
 
-/* The code nearest to x and its value, on the grid of row n and scales' row g. */
-static uint8_t nearest(float *value, float x, const qz_round_grids *grids, int64_t g, int64_t n)
+/* The code nearest to x and its value. */
+static uint8_t nearest(float *value, float x, const qz_scheme *s, float scale, const uint8_t *own_zero)
 {
-    const qz_scheme *s = grids->scheme;
     const qz_format_info *f = qz_format_of(s->format);
-    const float scale = qz_f32(&grids->scales)[g * grids->scales.stride[0] + n];
     uint8_t code;
     if (f->kind == QZ_KIND_INTEGER) {
-        const uint8_t *zeros = grids->zeros.data;
-        const int zero = zeros ? zeros[g * grids->zeros.stride[0] + n] : 1 << (f->bits - 1);
+        const int zero = own_zero ? *own_zero : 1 << (f->bits - 1);
         const qz_grid grid = {scale, zero, (1 << f->bits) - 1, s->narrow};
         code = (uint8_t)qz_grid_encode(x, grid, s->zero_rule);
         *value = qz_grid_decode(code, grid);
@@ -73,11 +70,37 @@ qz_status qz_ref_round_columns(const qz_tensor *codes, const qz_tensor *d, const
         const float *wn = qz_f32(w) + n * w->stride[0];
         for (int64_t k = 0; k < w->shape[1]; k++) {
             const float x = cn[k] == 0 ? wn[k] : wn[k] + cn[k];
+            const float scale = qz_f32(&grids->scales)[grids->row[k] * grids->scales.stride[0] + n];
+            const uint8_t *zeros = grids->zeros.data;
             float value;
-            out[k] = nearest(&value, x, grids, grids->row[k], n);
+            out[k] = nearest(&value, x, grids->scheme, scale,
+                             zeros ? zeros + grids->row[k] * grids->zeros.stride[0] + n : NULL);
             dn[k] = wn[k] - value;
             qz_f64(loss)[n] += (double)(x - value) * (x - value) * qz_f64(weight)[k];
             for (int64_t j = k + 1; j < w->shape[1]; j++) cn[j] += dn[k] * qz_f32(l)[j * l->stride[0] + k];
+        }
+    }
+    return QZ_OK;
+}
+
+qz_status qz_ref_rounding_sums(const qz_tensor *sums, const qz_tensor *w, const qz_tensor *weight, const qz_qtensor *q)
+{
+    for (int64_t n = 0; n < w->shape[0]; n++) {
+        double *out = qz_f64(sums) + n * sums->stride[0];
+        const float *wn = qz_f32(w) + n * w->stride[0];
+        for (int64_t k = 0, end; k < q->cols; k = end, out += 4) {
+            int64_t piece;
+            end = qz_scheme_run(&piece, &q->scheme, q->cols, n, k);
+            out[0] = out[1] = out[2] = out[3] = 0;
+            for (int64_t j = k; j < end; j++) {
+                const double d = qz_f32(weight)[j], x = wn[j];
+                float v;
+                nearest(&v, wn[j], &q->scheme, q->scales[piece], q->zeros ? q->zeros + piece : NULL);
+                out[0] += d * (v - x) * (v - x);
+                out[1] += d * v * v;
+                out[2] += d * v * x;
+                out[3] += d * v;
+            }
         }
     }
     return QZ_OK;

@@ -51,7 +51,7 @@ QZ_HD float qz_codebook_scale(float amax, qz_dtype scale_type)
     return amax > 0.0f ? qz_scale_round(amax, 1, scale_type) : 0.0f;
 }
 
-/* Number of the midpoints (of neighbours, in fp32) that are smaller than x. */
+/* Number of the midpoints (of neighbours, in fp32) that are smaller than x; all compared, so that loops vectorize. */
 QZ_HD int qz_codebook_rank(float x, qz_format format)
 {
     const float nf4[15] = {-0.848096371f, -0.610632896f,  -0.45999527f,  -0.33967942f, -0.234607399f,
@@ -61,9 +61,10 @@ QZ_HD int qz_codebook_rank(float x, qz_format format)
                            -0.0859375f,   -0.00260416674f, 0.0f,          0.00260416674f, 0.0859375f,
                            0.208333343f,  0.291666687f,    0.416666687f,  0.583333373f,   0.833333373f};
     int rank = 0;
-    for (int step = 8; step > 0; step /= 2) {
-        const float middle = format == QZ_FORMAT_NF4 ? nf4[rank + step - 1] : fp4[rank + step - 1];
-        if (x > middle) rank += step;
+    if (format == QZ_FORMAT_NF4) {
+        for (int i = 0; i < 15; i++) rank += x > nf4[i];
+    } else {
+        for (int i = 0; i < 15; i++) rank += x > fp4[i];
     }
     return rank;
 }

@@ -15,6 +15,7 @@ static const char *const eval_options[] = {"data",    "field",   "windows", "seq
                                            "backend", "threads", "json",    "quiet",           NULL};
 static const char *const decode_options[] = {"output", "pass-through", "backend", "threads", NULL};
 static const char *const json_option[] = {"json", NULL};
+static const char *const check_options[] = {"for", "json", NULL};
 static const char *const schema_options[] = {"markdown", NULL};
 
 static const qz_command commands[] = {
@@ -34,6 +35,10 @@ static const qz_command commands[] = {
      "token\n"
      "(nats), and how often the most likely token is the same. Any folders that qcal reads, with one vocabulary.",
      2, QZ_CLI_ARGUMENTS, eval_options, qz_cmd_compare},
+    {"check", "DIR", "what a serving program will refuse of a folder, or silently do wrong",
+     "Looks at config.json and the tensors by the rules of docs/serving.md. Exit code 3 when something is refused or\n"
+     "silently wrong.",
+     1, 1, check_options, qz_cmd_check},
     {"decode", "DIR", "write a folder's weights as plain fp32 into one safetensors file",
      "Quantized weights are dequantized. For tools that know no container, and to compare readers.", 1, 1,
      decode_options, qz_cmd_decode},

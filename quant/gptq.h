@@ -20,7 +20,8 @@ typedef struct qz_gptq_factor {
     int64_t group;
     int32_t *visit; /* (K) V */
     float *l;       /* (K, K) diagonal 1, above it 0 */
-    double *weight; /* (K) R_kk^2; 0 for a dead channel */
+    double *weight; /* (K) R_kk^2 of visited columns; 0 for a dead channel */
+    float *cost;    /* (K) the same by channel: what rounding it costs, which is what ranges are to weigh by */
     double damping; /* rung of the ladder */
     double added;   /* damping times the mean of the diagonal, over channels that fired */
     int64_t dead;
@@ -70,7 +71,8 @@ typedef struct qz_gptq_strip {
     double *loss, *partial; /* (rows) damped loss of d; of `other` over the columns so far */
     double *exact;          /* (2, rows) */
     int64_t *active;        /* (rows) rows of the strip that still have to be compared */
-    qz_stats stats;         /* of one group */
+    qz_stats stats;         /* of one group: its costs */
+    float *cost;            /* (panel) */
     int64_t kept;           /* rows that kept rounding's codes, of all strips so far */
 } qz_gptq_strip;
 

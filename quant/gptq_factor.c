@@ -64,6 +64,7 @@ static void keep(qz_gptq_factor *f, const double *h)
     for (int64_t k = 0; k < size; k++) {
         const double own = h[(last - k) * (size + 1)];
         f->weight[k] = f->stats->gram[f->visit[k] * (size + 1)] > 0 ? own * own : 0;
+        f->cost[f->visit[k]] = (float)f->weight[k];
     }
 }
 
@@ -107,7 +108,8 @@ static qz_status make(qz_gptq_factor **out, const qz_gptq_factor *key, const qz_
     f->visit = qz_arena_array(arena, int32_t, k);
     f->l = qz_arena_array(arena, float, k *k);
     f->weight = qz_arena_array(arena, double, k);
-    if (!f->visit || !f->l || !f->weight) return qz_arena_failed(arena);
+    f->cost = qz_arena_array(arena, float, k);
+    if (!f->visit || !f->l || !f->weight || !f->cost) return qz_arena_failed(arena);
     const qz_arena_mark mark = qz_arena_save(arena);
     QZ_TRY(check_finite(backend, f->stats));
     QZ_TRY(qz_gptq_visit(f->visit, f->stats, f->order, f->group, arena));

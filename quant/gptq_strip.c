@@ -45,20 +45,12 @@ static qz_status begin_panel(qz_gptq_strip *s, int64_t first, int64_t end)
     return qz_op_linear(p->args->backend, &c, &d, &l, NULL, false);
 }
 
-/* Statistics of the visited columns [first, first + count) alone. */
+/* Statistics of the visited columns [first, first + count) alone, as far as ranges look at them. */
 static void group_stats(qz_gptq_strip *s, int64_t first, int64_t count)
 {
-    const qz_stats *all = s->plan->args->stats;
-    const int32_t *visit = s->plan->factor->visit + first;
-    qz_stats *part = &s->stats;
-    part->k = count;
-    part->tokens = all->tokens;
-    for (int64_t i = 0; i < count; i++) {
-        part->absmax[i] = all->absmax[visit[i]];
-        part->abssum[i] = all->abssum[visit[i]];
-        const float *row = all->gram + visit[i] * all->k;
-        for (int64_t j = 0; part->gram && j < count; j++) part->gram[i * count + j] = row[visit[j]];
-    }
+    const qz_gptq_factor *f = s->plan->factor;
+    s->stats = (qz_stats){.k = count, .tokens = f->stats->tokens, .diagonal = s->cost};
+    for (int64_t i = 0; i < count; i++) s->cost[i] = f->cost[f->visit[first + i]];
 }
 
 /* u of the group [first, end) of the panel at `panel`, and its scales and zeros. */
@@ -170,30 +162,24 @@ qz_status qz_gptq_strip_solve(qz_gptq_strip *s, int64_t first, int64_t rows)
 
 qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *p, qz_arena *arena)
 {
-    const size_t k = (size_t)p->out->cols, rows = (size_t)p->rows, panel = rows * (size_t)p->panel;
-    const size_t widest = p->refresh ? (size_t)p->panel : 1;
+    const size_t k = (size_t)p->out->cols, rows = (size_t)p->rows, panel = rows * (size_t)p->panel, whole = rows * k;
     const size_t scales = (size_t)p->groups * rows;
-    *s = (qz_gptq_strip){
-        .plan = p,
-        .d = qz_arena_array(arena, float, rows *k),
-        .other = qz_arena_array(arena, float, p->compare ? rows *k : 1),
-        .w = qz_arena_array(arena, float, panel),
-        .c = qz_arena_array(arena, float, panel),
-        .u = qz_arena_array(arena, float, p->refresh ? panel : 1),
-        .row = qz_arena_array(arena, float, k),
-        .scales = qz_arena_array(arena, float, scales),
-        .zeros = p->out->zeros ? qz_arena_array(arena, uint8_t, scales) : NULL,
-        .codes = qz_arena_array(arena, uint8_t, rows * QZ_ROUND_COLUMNS),
-        .loss = qz_arena_array(arena, double, rows),
-        .partial = qz_arena_array(arena, double, rows),
-        .exact = qz_arena_array(arena, double, 2 * rows),
-        .active = qz_arena_array(arena, int64_t, rows),
-        .stats = {.absmax = qz_arena_array(arena, float, widest), .abssum = qz_arena_array(arena, double, widest)}};
-    if (p->refresh && p->args->range->needs & QZ_NEED_GRAM) {
-        s->stats.gram = qz_arena_array(arena, float, widest *widest);
-        if (!s->stats.gram) return qz_arena_failed(arena);
-    }
-    const bool whole = s->d && s->other && s->w && s->c && s->u && s->row && s->scales && s->codes && s->loss &&
-                       s->partial && s->exact && s->active && s->stats.absmax && s->stats.abssum;
-    return whole && (s->zeros || !p->out->zeros) ? QZ_OK : qz_arena_failed(arena);
+    *s = (qz_gptq_strip){.plan = p,
+                         .d = qz_arena_array(arena, float, whole),
+                         .other = qz_arena_array(arena, float, p->compare ? whole : 1),
+                         .w = qz_arena_array(arena, float, panel),
+                         .c = qz_arena_array(arena, float, panel),
+                         .u = qz_arena_array(arena, float, p->refresh ? panel : 1),
+                         .row = qz_arena_array(arena, float, k),
+                         .scales = qz_arena_array(arena, float, scales),
+                         .zeros = p->out->zeros ? qz_arena_array(arena, uint8_t, scales) : NULL,
+                         .codes = qz_arena_array(arena, uint8_t, QZ_ROUND_COLUMNS * rows),
+                         .loss = qz_arena_array(arena, double, rows),
+                         .partial = qz_arena_array(arena, double, rows),
+                         .exact = qz_arena_array(arena, double, 2 * rows),
+                         .active = qz_arena_array(arena, int64_t, rows),
+                         .cost = qz_arena_array(arena, float, (size_t)p->panel)};
+    const bool made = s->d && s->other && s->w && s->c && s->u && s->row && s->scales && s->codes && s->loss &&
+                      s->partial && s->exact && s->active && s->cost;
+    return made && (s->zeros || !p->out->zeros) ? QZ_OK : qz_arena_failed(arena);
 }

@@ -21,8 +21,8 @@ void qz_mse_shrunk(qz_qtensor *q, int64_t piece, const qz_mse_options *o, float 
 /* The scale, and for asymmetric integers the zero, that lose least with the codes that gave the sums. */
 void qz_mse_refit(qz_qtensor *q, int64_t piece, const qz_mse_sums *s);
 
-/* Pieces of several rows: a weighted sum of squares, diag(G) for G. */
-QZ_NODISCARD qz_status qz_mse_choose_spread(qz_qtensor *q, const qz_tensor *weight, const qz_stats *stats,
-                                            const qz_mse_options *o, qz_arena *arena);
+/* Errors weighted by stats->diagonal, or else by diag(G); any pieces. */
+QZ_NODISCARD qz_status qz_mse_choose_diagonal(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight,
+                                              const qz_stats *stats, const qz_mse_options *o, qz_arena *arena);
 
 #endif

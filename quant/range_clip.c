@@ -3,9 +3,9 @@
  *
  *     m_i = amax (1 - i / grid), i < grid * shrink;   e_i = Q(clamp(w, -m_i, m_i)) - w;   argmin_i e_i^T G_gg e_i
  *
- * with G_gg the group's diagonal block of the Gram matrix, so that no token is seen again; the first minimum wins.
- * Pieces lie within rows (group or channel). A candidate costs 2 N K G operations. Work is cut into one group of a
- * chunk of rows, all candidates at once, on one thread from end to end. */
+ * with G_gg the group's diagonal block of the Gram matrix (or the diagonal that a solver gives), so that no token is
+ * seen again; the first minimum wins. Pieces lie within rows (group or channel). A candidate costs 2 N K G operations.
+ * Work is cut into one group of a chunk of rows, all candidates at once, on one thread from end to end. */
 #include <math.h>
 
 #include "base/parallel.h"
@@ -89,6 +89,23 @@ static qz_tensor block_of(const qz_stats *stats, const trial *t)
     return gram;
 }
 
+/* Losses of all errors of the chunk. */
+static qz_status judge(const trial *t, const qz_backend *backend, const qz_stats *stats)
+{
+    const int64_t count = t->steps * t->rows;
+    if (!stats->diagonal) {
+        const qz_tensor gram = block_of(stats, t), error = qz_tensor_2d(t->error, QZ_F32, count, t->width);
+        const qz_tensor loss = qz_tensor_1d(t->loss, QZ_F64, count);
+        return qz_op_quadratic_form(backend, &loss, &error, &gram);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const float *e = t->error + i * t->width, *d = stats->diagonal + t->left;
+        t->loss[i] = 0;
+        for (int64_t k = 0; k < t->width; k++) t->loss[i] += (double)(d[k] * e[k]) * (double)e[k];
+    }
+    return QZ_OK;
+}
+
 /* Rows of a chunk, so that the errors of all candidates take little memory. */
 static int64_t chunk_of(const trial *t, int64_t width)
 {
@@ -99,10 +116,8 @@ static int64_t chunk_of(const trial *t, int64_t width)
 /* All candidates of the rows and columns that `t` says, on the calling thread. */
 static qz_status choose_chunk(const trial *t, const qz_backend *backend, const qz_stats *stats, int64_t group)
 {
-    const qz_tensor gram = block_of(stats, t), error = qz_tensor_2d(t->error, QZ_F32, t->steps * t->rows, t->width);
-    const qz_tensor loss = qz_tensor_1d(t->loss, QZ_F64, t->steps * t->rows);
     for (int64_t r = 0; r < t->rows; r++) try_row(t, r, (t->first + r) * t->groups + group);
-    QZ_TRY(qz_op_quadratic_form(backend, &loss, &error, &gram));
+    QZ_TRY(judge(t, backend, stats));
     for (int64_t r = 0; r < t->rows; r++) keep_best(t, r, (t->first + r) * t->groups + group);
     return QZ_OK;
 }

@@ -7,7 +7,8 @@
  * with G_gg the group's diagonal block of the Gram matrix. The best that was seen wins, the unshrunk range among them,
  * so the loss never exceeds minmax's. Closed-form scales for fixed codes: Lloyd 1982 (LSQ's and HQQ's alternation is of
  * this kind), here weighted by activations. Where a piece is wide, shrinks are compared by diag(G) and only the best
- * is judged exactly; where it spans rows, diag(G) is all (mse_spread.c).
+ * is judged exactly; where it spans rows, diag(G) is all, and a solver may
+ * say what weights count (mse_diagonal.c).
  *
  * Work is cut into one group of a chunk of rows, on one thread from end to end. */
 #include <math.h>
@@ -307,9 +308,9 @@ static qz_status choose(qz_qtensor *q, const qz_backend *backend, const qz_tenso
                            (int)qz_options_int(o, "rounds")};
     qz_arena *arena;
     QZ_TRY(qz_arena_new(&arena, "mse search"));
-    const bool within_rows = q->scheme.piece_rows == 1 && !q->scheme.flat;
+    const bool blocks_of_gram = q->scheme.piece_rows == 1 && !q->scheme.flat && !stats->diagonal;
     const qz_status status =
-        within_rows ? choose_within_rows(&s, arena) : qz_mse_choose_spread(q, weight, stats, &s.o, arena);
+        blocks_of_gram ? choose_within_rows(&s, arena) : qz_mse_choose_diagonal(q, backend, weight, stats, &s.o, arena);
     qz_arena_free(arena);
     return status;
 }

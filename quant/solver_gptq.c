@@ -6,9 +6,11 @@
  *     gar      groups by their largest diag(G), then columns by theirs; scales as in natural
  *     desc     by falling diag(G), and groups of columns visited together, as g_idx says: few consumers load it
  *
- * Scales stay as they are where they are given, where a piece is a whole row or several, and where they are quantized
- * themselves. Nothing is silent: the damping taken, channels that never fired, rows that keep rounding's codes (whose
- * exact loss is less) and a matrix that fell back to rounding, which the recipe must allow, are in `info`. */
+ * Ranges weigh squared errors by R_kk^2: that is what rounding column k costs when later columns make good what can be
+ * made good, where G_kk or a block of G would count what gptq takes away. Scales stay as they are where they are given,
+ * where a piece is a whole row or several, and where they are quantized themselves. Nothing is silent: the damping
+ * taken, channels that never fired, rows that keep rounding's codes (whose exact loss is less) and a matrix that fell
+ * back to rounding, which the recipe must allow, are in `info`. */
 #include <assert.h>
 #include <string.h>
 
@@ -186,7 +188,9 @@ static qz_status solve(qz_qtensor *out, qz_solve_info *info, const qz_solve_args
     const qz_gptq_order order = order_of(a);
     int64_t width;
     qz_qtensor plain;
-    qz_gptq_plan plan = {.args = a, .out = out};
+    qz_stats costs = *a->stats;
+    qz_solve_args mine = *a;
+    qz_gptq_plan plan = {.args = &mine, .out = out};
     assert(!a->stats->divisor && a->stats->k == a->weight.shape[1]);
     *info = (qz_solve_info){0};
     QZ_TRY(group_width(&width, a, order));
@@ -201,6 +205,8 @@ static qz_status solve(qz_qtensor *out, qz_solve_info *info, const qz_solve_args
         qz_arena_restore(arena, mark);
         return fall_back(out, info, a, arena);
     }
+    costs.diagonal = plan.factor->cost;
+    mine.stats = &costs;
     if (a->shared) mark = qz_arena_save(arena); /* which may be the arena of what is shared */
     info->damping = plan.factor->damping;
     info->dead_channels = plan.factor->dead;

@@ -150,8 +150,3 @@ qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type)
     if (w->group == QZ_GROUP_BLOCK) s.piece_rows = s.piece_cols = BLOCK;
     return s;
 }
-
-qz_scheme qz_recipe_scheme(const qz_recipe *r, qz_dtype scale_type)
-{
-    return qz_weights_scheme(&r->weights, scale_type);
-}

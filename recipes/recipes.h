@@ -144,9 +144,8 @@ QZ_NODISCARD qz_status qz_recipe_read(qz_recipe **out, const char *path, const q
 QZ_NODISCARD qz_status qz_recipe_parse(qz_recipe **out, const char *text, size_t size, const char *name,
                                        const qz_recipe_catalog *catalog, const qz_override *overrides, int count,
                                        qz_arena *arena);
-/* The scheme that `weights` describes; scale_type is what the container stores. */
+/* The scheme that they describe; scale_type is what the container stores. */
 qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type);
-qz_scheme qz_recipe_scheme(const qz_recipe *r, qz_dtype scale_type);
 /* What applies to a module: the last override that matches it, else the recipe's own. False: it stays as it is. */
 bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_weights **weights,
                       const qz_recipe_activations **activations);

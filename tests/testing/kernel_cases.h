@@ -455,6 +455,30 @@ static inline void kernel_run_round_columns(kernel_run *r)
     kernel_keep(r, &loss);
 }
 
+/* (N, K, piece columns or -flat, format, symmetric, piece rows) */
+static inline void kernel_run_rounding_sums(kernel_run *r)
+{
+    const int64_t n = r->dims[0], k = r->dims[1];
+    qz_scheme scheme = {.format = (qz_format)r->dims[3], .symmetric = r->dims[4], .piece_rows = r->dims[5]};
+    qz_qtensor q;
+    if (r->dims[2] < 0)
+        scheme.flat = -r->dims[2];
+    else
+        scheme.piece_cols = r->dims[2];
+    check_ok(qz_qtensor_alloc(&q, &scheme, n, k, r->arena));
+    const int64_t pieces = qz_scheme_pieces(&scheme, n, k), runs = scheme.flat ? k / scheme.flat + 2 : pieces;
+    qz_tensor w = kernel_matrix(r, n, k), weight = kernel_matrix(r, 1, k),
+              sums = kernel_vector(r, QZ_F64, n * runs * 4);
+    weight = qz_tensor_1d(weight.data, QZ_F32, k);
+    for (int64_t i = 0; i < k; i++) qz_f32(&weight)[i] = fabsf(qz_f32(&weight)[i]);
+    for (int64_t i = 0; i < pieces; i++) q.scales[i] = 0.1f + (float)qz_rng_double(&r->rng);
+    for (int64_t i = 0; q.zeros && i < pieces; i++) q.zeros[i] = (uint8_t)qz_rng_below(&r->rng, 8);
+    memset(sums.data, 0, (size_t)(n * runs * 4) * sizeof(double));
+    sums = qz_tensor_2d(sums.data, QZ_F64, n, runs * 4);
+    check_ok(qz_op_rounding_sums(r->backend, &sums, &w, &weight, &q));
+    kernel_keep(r, &sums);
+}
+
 static const kernel_case kernel_cases[] = {
     {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
     {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
@@ -503,6 +527,16 @@ static const kernel_case kernel_cases[] = {
       {15, 40, 2, QZ_FORMAT_FP8_E5M2, 1, 0},
       {48, 64, 4, QZ_FORMAT_NF4, 1, 0},
       {17, 64, 4, QZ_FORMAT_FP4, 1, 0}}},
+    {"rounding_sums",
+     kernel_run_rounding_sums,
+     TOL_KERNEL_SUM,
+     {{1, 1, 0, QZ_FORMAT_INT4, 1, 1},
+      {37, 130, 32, QZ_FORMAT_INT4, 0, 1},
+      {19, 600, 0, QZ_FORMAT_INT8, 1, 0},
+      {33, 130, 64, QZ_FORMAT_FP8_E4M3, 1, 8},
+      {16, 40, 0, QZ_FORMAT_FP8_E5M2, 1, 1},
+      {48, 60, -64, QZ_FORMAT_NF4, 1, 0},
+      {48, 60, -64, QZ_FORMAT_FP4, 1, 0}}},
     {"histogram", kernel_run_histogram, 0, {{1, 1}, {7, 13}, {3, 300000}, {1300, 257}}},
 };
 enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };

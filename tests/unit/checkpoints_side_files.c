@@ -130,13 +130,40 @@ Test(side_files, containers_that_are_only_read)
     const qz_container *dense;
     qz_ckpt *c;
     check_ok(qz_container_find(&dense, "dense"));
+    qz_container only_read = *dense;
+    only_read.config_block = NULL;
     check_ok(qz_ckpt_open(&c, source("{}")));
     qz_export_plan plan = {.plain_type = QZ_F16};
-    check_fails(QZ_UNSUPPORTED, "\"dense\" cannot be written", qz_export_side_files(test_folder(), c, dense, &plan));
+    check_fails(QZ_UNSUPPORTED, "\"dense\" cannot be written",
+                qz_export_side_files(test_folder(), c, &only_read, &plan));
     qz_ckpt_close(c);
 }
 
 Test(side_files, a_folder_that_is_not_there)
 {
     check_fails(QZ_IO, "absent/config.json", export_to(test_path("absent"), source("{}"), QZ_F16));
+}
+
+/* A container may have files of its own. */
+Test(side_files, gptq_has_a_copy_of_its_config)
+{
+    static const char config[] = "{\"torch_dtype\": \"float16\"}";
+    const char *from = qz_arena_strdup(arena, source(config)), *to = qz_arena_strdup(arena, fixture_folder("to"));
+    qz_export_linear l = {
+        .module = "m",
+        .n = 8,
+        .k = 32,
+        .quantized = true,
+        .fused = -1,
+        .scheme = {
+            .format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 32, .symmetric = true, .scale_type = QZ_F16}};
+    qz_export_plan plan = {.linear = &l, .linears = 1, .plain_type = QZ_F16};
+    const qz_container *gptq;
+    qz_ckpt *c;
+    check_ok(qz_container_find(&gptq, "gptq"));
+    check_ok(qz_ckpt_open(&c, from));
+    check_ok(qz_export_side_files(to, c, gptq, &plan));
+    qz_ckpt_close(c);
+    const char *copy = text_of(to, "quantize_config.json");
+    cr_assert(strstr(copy, "\"quant_method\": \"gptq\"") != NULL, "%s", copy);
 }

@@ -56,6 +56,7 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(cholesky, &t, &i)
     REFUSED(unit_solve, &t, &t)
     REFUSED(round_columns, &t, &t, &t, &t, &t, &t, &t, NULL)
+    REFUSED(rounding_sums, &t, &t, &t, NULL)
 }
 
 Test(kernels_ops, shapes_that_disagree_name_both)

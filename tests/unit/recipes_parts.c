@@ -59,9 +59,9 @@ Test(parts, groups_become_pieces)
         check_canonical(r);
     }
     check_ok(with(&r, "weights.group=tensor"));
-    cr_assert_eq(qz_recipe_scheme(r, QZ_F16).piece_rows, 0);
+    cr_assert_eq(qz_weights_scheme(&r->weights, QZ_F16).piece_rows, 0);
     check_ok(with(&r, "weights.group=64"));
-    cr_assert_eq(qz_recipe_scheme(r, QZ_F16).piece_cols, 64);
+    cr_assert_eq(qz_weights_scheme(&r->weights, QZ_F16).piece_cols, 64);
     check_fails(QZ_ARG, "weights.group: found \"block\", but int4 takes a number of inputs, \"channel\" or \"tensor\"",
                 with(&r, "weights.group=block"));
     check_fails(QZ_ARG, "weights.group: found 128, but fp8_e4m3 takes \"channel\", \"tensor\" or \"block\"",

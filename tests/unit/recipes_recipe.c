@@ -74,7 +74,7 @@ Test(recipe, smallest)
     cr_assert_null(r->calibration.data);
     cr_assert_not(r->evaluate.wanted);
     cr_assert_str_eq(r->weights.range.name, "plain");
-    qz_scheme s = qz_recipe_scheme(r, QZ_F16);
+    qz_scheme s = qz_weights_scheme(&r->weights, QZ_F16);
     cr_assert(s.format == QZ_FORMAT_INT8 && s.piece_rows == 1 && s.piece_cols == 0 && s.scale_type == QZ_F16);
 }
 

@@ -1,6 +1,7 @@
 // numeric/*.h are CUDA C++ too: every function of theirs is instantiated in a kernel. Compiled, not run:
 //     nvcc -std=c++17 -c --fmad=false --prec-div=true --ftz=false -I. tests/unit/cuda/numeric_headers.cu -o /dev/null
 #include "numeric/actgrid.h"
+#include "numeric/codebook.h"
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 #include "numeric/minifloat.h"
@@ -54,4 +55,14 @@ __global__ void words(uint32_t *out, const uint8_t *codes, int n)
     qz_unpack_awq(back, qz_pack_awq(codes + 8 * i));
     qz_unpack_low_first(back, qz_pack_low_first(back, 4), 4);
     out[i] = qz_pack_awq(back);
+}
+
+__global__ void codebooks(float *y, uint8_t *codes, const float *w, int n, float second, float offset)
+{
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    codes[i] = qz_codebook_encode(w[i], qz_codebook_scale(1.0f, QZ_F32), QZ_FORMAT_NF4);
+    y[i] = qz_codebook_decode(codes[i], 1.0f, QZ_FORMAT_FP4) +
+           qz_double_decode(qz_dynamic_encode(w[i]), second, offset) +
+           qz_grid_narrow_scale(qz_grid_narrow(-1.0f, w[i], 8, QZ_F32).scale, 8);
 }

@@ -1,0 +1,179 @@
+/* The range mse with errors weighted channel by channel, loss = sum_k weight_k e_k^2: for pieces that span rows (a
+ * whole error matrix does not fit the Gram form; weight = diag(G)), and where the statistics give a diagonal. All
+ * pieces take a shrink, or a round of scale and codes, together: one pass over the matrix. Sums are made for each run
+ * of a row that lies in one piece, and added up by piece in the order of the matrix. */
+#include <math.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "quant/mse.h"
+
+enum { SUMS = 4 }; /* of rounding_sums */
+
+/* What does not depend on the scale. */
+typedef struct fixed {
+    float lo, hi;
+    double oo, ow;
+} fixed;
+
+typedef struct search {
+    const qz_backend *backend;
+    const qz_tensor *weight;
+    const qz_mse_options *o;
+    qz_qtensor *q;
+    float *importance; /* (K) */
+    int64_t pieces;
+    int64_t most;  /* runs of a row at most */
+    fixed *run;    /* (N, most) */
+    fixed *piece;  /* (pieces) */
+    double *sums;  /* (N, most, SUMS) of runs */
+    double *total; /* (pieces, SUMS) */
+    double *best;  /* (pieces) */
+    float *scale;  /* (pieces) of the best; zero likewise */
+    uint8_t *zero;
+} search;
+
+static void look_at(fixed *r, const float *w, const float *importance, int64_t count)
+{
+    qz_range_of(&r->lo, &r->hi, w, count);
+    r->oo = r->ow = 0;
+    for (int64_t k = 0; k < count; k++) {
+        r->oo += (double)importance[k];
+        r->ow += (double)importance[k] * (double)w[k];
+    }
+}
+
+static void look_at_row(const search *s, int64_t n)
+{
+    const float *w = qz_f32(s->weight) + n * s->weight->stride[0];
+    fixed *r = s->run + n * s->most;
+    for (int64_t k = 0, end; k < s->q->cols; k = end) {
+        int64_t piece;
+        end = qz_scheme_run(&piece, &s->q->scheme, s->q->cols, n, k);
+        look_at(r++, w + k, s->importance + k, end - k);
+    }
+}
+
+static void join(fixed *to, const fixed *r)
+{
+    to->lo = r->lo < to->lo ? r->lo : to->lo;
+    to->hi = r->hi > to->hi ? r->hi : to->hi;
+    to->oo += r->oo;
+    to->ow += r->ow;
+}
+
+static void look(search *s)
+{
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t n = 0; n < s->q->rows; n++) look_at_row(s, n);
+    memset(s->piece, 0, (size_t)s->pieces * sizeof *s->piece);
+    for (int64_t n = 0; n < s->q->rows; n++) {
+        const fixed *r = s->run + n * s->most;
+        for (int64_t k = 0, piece; k < s->q->cols;) {
+            k = qz_scheme_run(&piece, &s->q->scheme, s->q->cols, n, k);
+            join(&s->piece[piece], r++);
+        }
+    }
+}
+
+static void keep_better(search *s)
+{
+    for (int64_t i = 0; i < s->pieces; i++) {
+        if (!(s->total[i * SUMS] < s->best[i])) continue;
+        s->best[i] = s->total[i * SUMS];
+        s->scale[i] = s->q->scales[i];
+        if (s->q->zeros) s->zero[i] = s->q->zeros[i];
+    }
+}
+
+/* Sums of the present scales and zeros; the best so far are kept. */
+static qz_status judge(search *s)
+{
+    const qz_qtensor *q = s->q;
+    const qz_tensor sums = qz_tensor_2d(s->sums, QZ_F64, q->rows, s->most * SUMS);
+    const qz_tensor importance = qz_tensor_1d(s->importance, QZ_F32, q->cols);
+    QZ_TRY(qz_op_rounding_sums(s->backend, &sums, s->weight, &importance, q));
+    memset(s->total, 0, (size_t)(s->pieces * SUMS) * sizeof *s->total);
+    for (int64_t n = 0; n < q->rows; n++) {
+        const double *from = s->sums + n * s->most * SUMS;
+        for (int64_t k = 0, piece; k < q->cols; from += SUMS) {
+            k = qz_scheme_run(&piece, &q->scheme, q->cols, n, k);
+            for (int i = 0; i < SUMS; i++) s->total[piece * SUMS + i] += from[i];
+        }
+    }
+    keep_better(s);
+    return QZ_OK;
+}
+
+static void refit(search *s)
+{
+    for (int64_t i = 0; i < s->pieces; i++) {
+        const double *t = s->total + i * SUMS, scale = (double)s->q->scales[i];
+        const qz_mse_sums sums = {.tt = t[1] / (scale * scale),
+                                  .tw = t[2] / scale,
+                                  .to = t[3] / scale,
+                                  .oo = s->piece[i].oo,
+                                  .ow = s->piece[i].ow};
+        qz_mse_refit(s->q, i, &sums);
+    }
+}
+
+static void use_best(const search *s)
+{
+    memcpy(s->q->scales, s->scale, (size_t)s->pieces * sizeof *s->scale);
+    if (s->q->zeros) memcpy(s->q->zeros, s->zero, (size_t)s->pieces);
+}
+
+static qz_status run_search(search *s)
+{
+    look(s);
+    for (int64_t i = 0; i < s->pieces; i++) s->best[i] = INFINITY;
+    for (int step = 0; step < s->o->steps; step++) {
+        for (int64_t i = 0; i < s->pieces; i++) qz_mse_shrunk(s->q, i, s->o, s->piece[i].lo, s->piece[i].hi, step);
+        QZ_TRY(judge(s));
+    }
+    use_best(s);
+    for (int round = 0; s->o->rounds > 0 && round <= s->o->rounds; round++) {
+        QZ_TRY(judge(s));
+        refit(s);
+    }
+    use_best(s);
+    return QZ_OK;
+}
+
+static int64_t most_runs(const qz_scheme *s, int64_t cols)
+{
+    const int64_t width = s->flat ? s->flat : s->piece_cols ? s->piece_cols : cols;
+    return s->flat ? cols / width + 2 : (cols + width - 1) / width;
+}
+
+static qz_status search_new(search *s, qz_arena *arena)
+{
+    const qz_qtensor *q = s->q;
+    s->pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
+    s->most = most_runs(&q->scheme, q->cols);
+    const size_t pieces = (size_t)s->pieces, runs = (size_t)(q->rows * s->most);
+    s->importance = qz_arena_array(arena, float, (size_t)q->cols);
+    s->run = qz_arena_array(arena, fixed, runs);
+    s->piece = qz_arena_array(arena, fixed, pieces);
+    s->sums = qz_arena_array(arena, double, SUMS *runs);
+    s->total = qz_arena_array(arena, double, SUMS *pieces);
+    s->best = qz_arena_array(arena, double, pieces);
+    s->scale = qz_arena_array(arena, float, pieces);
+    s->zero = qz_arena_array(arena, uint8_t, pieces);
+    const bool whole = s->importance && s->run && s->piece && s->sums && s->total && s->best && s->scale && s->zero;
+    return whole ? QZ_OK : qz_arena_failed(arena);
+}
+
+qz_status qz_mse_choose_diagonal(qz_qtensor *q, const qz_backend *backend, const qz_tensor *weight,
+                                 const qz_stats *stats, const qz_mse_options *o, qz_arena *arena)
+{
+    search s = {.backend = backend, .weight = weight, .o = o, .q = q};
+    QZ_TRY(search_new(&s, arena));
+    for (int64_t k = 0; k < q->cols; k++) {
+        const float divisor = stats->divisor ? stats->divisor[k] : 1;
+        const float own = stats->diagonal ? stats->diagonal[k] : stats->gram[k * (stats->k + 1)];
+        s.importance[k] = own / (divisor * divisor);
+    }
+    return run_search(&s);
+}
