@@ -35,6 +35,13 @@ static void wait_and_stop(pid_t pid, const char *path)
     cr_assert(kill(pid, SIGINT) == 0);
 }
 
+static void wait_and_kill(pid_t pid, double seconds)
+{
+    const struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&pause, NULL);
+    kill(pid, SIGKILL); /* it may have ended */
+}
+
 static void read_text(char *text, size_t size, const char *path)
 {
     FILE *f = fopen(path, "rb");
@@ -53,6 +60,7 @@ void test_process_run(test_process *p, const char *const *argv, test_limits limi
     cr_assert(pid >= 0);
     if (pid == 0) become(argv, out, err, limits);
     if (limits.stop_on) wait_and_stop(pid, limits.stop_on);
+    if (limits.kill_after > 0) wait_and_kill(pid, limits.kill_after);
     cr_assert(waitpid(pid, &status, 0) == pid);
     p->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     read_text(p->out, sizeof p->out, out);

@@ -13,6 +13,7 @@ typedef struct test_process {
 typedef struct test_limits {
     unsigned long file_size; /* largest file that it may write; 0: no limit */
     const char *stop_on;     /* send SIGINT as soon as this path exists; NULL: never */
+    double kill_after;       /* send SIGKILL after so many seconds, if it still runs; 0: never */
 } test_limits;
 
 /* argv ends with NULL; argv[0] is the program. */
