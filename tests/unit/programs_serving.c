@@ -593,10 +593,23 @@ Test(serving, every_rule_is_documented)
 
 static char *out, *err;
 
+static void forget(void)
+{
+    free(out);
+    free(err);
+    out = err = NULL;
+    qz_arena_free(arena);
+    arena = NULL;
+}
+
+TestSuite(serving, .fini = forget);
+
 static int qcal(const char *folder, const char *consumer, const char *more)
 {
     const char *argv[] = {"qcal", "check", folder, "--for", consumer, more, NULL};
     size_t out_size, err_size;
+    free(out);
+    free(err);
     FILE *o = open_memstream(&out, &out_size), *e = open_memstream(&err, &err_size);
     const int code = qz_cli_main(more ? 6 : 5, (char **)argv, o, e);
     fclose(o);
