@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "programs/cli.h"
 #include "testing/safetensors_fixture.h"
 #include "testing/testing.h"
@@ -559,6 +560,21 @@ Test(serving, cache)
     each_linear(make_fp8);
     add_cache();
     check_finds(QZ_FOR_VLLM, QZ_HARM_LIMITED, "kv-scheme", "does not switch the cache", "kv_cache_scheme");
+}
+
+/* Plain models of every family: the names that the rules look for are those that are stored. */
+Test(serving, every_family)
+{
+    char **names, folder[512];
+    size_t count, seen = 0;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_folder_list(&names, &count, "tests/golden/models", arena));
+    for (size_t i = 0; i < count; i++, seen++) {
+        snprintf(folder, sizeof folder, "tests/golden/models/%s", names[i]);
+        check_ok(qz_serving_check(&findings, folder, QZ_FOR_VLLM, arena));
+        cr_assert(!qz_serving_spoils(&findings), "%s: %s: %s", names[i], findings.first->where, findings.first->what);
+    }
+    cr_assert(seen >= 5);
 }
 
 /* ---- the table and the command ---- */
