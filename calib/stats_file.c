@@ -408,20 +408,28 @@ qz_status qz_stats_file_read_number(qz_stats_file *f, const char *name, double *
 
 /* ---- its size ---- */
 
+static uint64_t record_bytes(int64_t k, qz_stats_wants wants)
+{
+    const uint64_t c = (uint64_t)k, overhead = 4096; /* headers and chunk tables of HDF5 */
+    return overhead + c * (sizeof(float) + sizeof(double)) + (uint64_t)wants.reservoir * c * sizeof(float) +
+           (wants.histogram ? QZ_HISTOGRAM_BINS * sizeof(uint64_t) : 0);
+}
+
 uint64_t qz_stats_file_input_bytes(int64_t k, qz_dtype type, qz_stats_wants wants)
 {
-    const uint64_t c = (uint64_t)k, gram = c * (c + 1) / 2, overhead = 4096; /* headers and chunk tables of HDF5 */
-    uint64_t bytes = overhead + (type == QZ_F16 ? 2 * gram + 4 * c : 4 * gram);
-    bytes += c * (sizeof(float) + sizeof(double)) + (uint64_t)wants.reservoir * c * sizeof(float);
-    return bytes + (wants.histogram ? QZ_HISTOGRAM_BINS * sizeof(uint64_t) : 0);
+    const uint64_t c = (uint64_t)k, gram = c * (c + 1) / 2;
+    return record_bytes(k, wants) + (type == QZ_F16 ? gram * 2 + c * sizeof(float) : gram * sizeof(float));
 }
 
 uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept)
 {
     uint64_t sum = 0;
-    const int layers = (int)qz_model_config_of(m)->layers;
-    for (int l = 0; l < layers; l++)
-        for (int i = 0; (!kept || kept[l]) && i < qz_model_inputs(m, l); i++)
+    const qz_model_config *c = qz_model_config_of(m);
+    for (int l = 0; l < (int)c->layers; l++) {
+        if (kept && !kept[l]) continue;
+        for (int i = 0; i < qz_model_inputs(m, l); i++)
             sum += qz_stats_file_input_bytes(qz_model_input_width(m, l, i), type, wants);
+        sum += 2 * record_bytes(c->kv_heads * c->head_dim, wants);
+    }
     return sum;
 }

@@ -60,7 +60,7 @@ QZ_NODISCARD qz_status qz_stats_file_write_number(qz_stats_file *f, const char *
 QZ_NODISCARD qz_status qz_stats_file_read_number(qz_stats_file *f, const char *name, double *value);
 
 /* Bytes of the file at most, before compression, which saves little: of one input, and of the layers that `kept` names
- * ((layers); NULL: all). */
+ * ((layers); NULL: all) with their keys and values. */
 uint64_t qz_stats_file_input_bytes(int64_t k, qz_dtype type, qz_stats_wants wants);
 uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept);
 

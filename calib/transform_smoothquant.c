@@ -3,11 +3,13 @@
  *
  * Folds a layer, each with a strength alpha of its own when that is searched:
  *     attention norm -> q k v      MLP norm -> gate up      v -> o      up -> down
- * The paper has the first two; the others are an option. The search compares, on sampled tokens, what the linears would
- * really compute with weight and input rounded (smoothquant.c), for alpha = 0.3, 0.35 .. 0.95 and for no factor at all,
- * which stays when nothing is better. A fixed alpha is folded as asked. Where a producer is left unquantized a linear's
- * rows are not divided: its stored type would round every weight of the row. Under grouped queries the channels of o
- * that come from one v head share a factor. Behind a norm the linears of all experts share one fold. */
+ * The paper has the first two; the others are an option, off because factors fitted to the largest values of short
+ * calibration texts leave a static scale no room there (docs/methods.md has the figures). The search compares, on
+ * sampled tokens, what the linears would really compute with weight and input rounded (smoothquant.c), for alpha = 0.3,
+ * 0.35 .. 0.95 and for no factor at all, which stays when nothing is better. A fixed alpha is folded as asked. Where a
+ * producer is left unquantized a linear's rows are not divided: its stored type would round every weight of the row.
+ * Under grouped queries the channels of o that come from one v head share a factor. Behind a norm the linears of all
+ * experts share one fold. */
 #include <stdio.h>
 
 #include "base/parallel.h"
@@ -19,7 +21,7 @@
 static const qz_option options[] = {
     QZ_OPTION_NUMBER("alpha", 0.8, 0, 1, "strength: 0 evens out the weights, 1 the activations"),
     QZ_OPTION_BOOL("search", false, "choose alpha for each fold by the error of the outputs, instead of `alpha`"),
-    QZ_OPTION_BOOL("linears", true, "also fold v into o and up into down"),
+    QZ_OPTION_BOOL("linears", false, "also fold v into o and up into down"),
     QZ_OPTION_END,
 };
 

@@ -64,8 +64,9 @@ const qz_container qz_container_compressed_tensors = {
                .help = "int2 to int8 and fp8 weights, int8 and fp8 inputs, fp8 cache, as llm-compressor writes them",
                .source = "compressed-tensors 0.19, compressed_tensors/compressors"},
     .consumers =
-        "vLLM (int4 and int8 weights, W8A8, W4A8, fp8; on a CPU not W8A16, fp8 W8A16 and blocks), transformers "
-        "with the package compressed-tensors, SGLang",
+        "vLLM (int4 and int8 weights, W8A8, W4A8, fp8; on a CPU not int8 weights alone, nor fp8 weights alone, "
+        "nor blocks, and W4A8 with inputs as they are), transformers with the package compressed-tensors, "
+        "SGLang",
     .recognise = recognise,
     .can_express = qz_ct_can_express,
     .read_scheme = read_scheme,

@@ -35,12 +35,9 @@ qz_packing qz_ct_zero_packing(int64_t n, int64_t groups, int bits)
 static qz_status find_scales(const qz_stored **out, const qz_ckpt *c, const char *module, int64_t rows, int64_t cols)
 {
     const qz_stored *t = qz_ckpt_find_part(c, module, "weight_scale");
-    const bool flat = t && t->view.ndim < 2 && cols == 1;
-    return qz_part_find(out, c, module, "weight_scale", QZ_DTYPE_COUNT,
-                        flat && rows == 1 ? t->view.ndim
-                        : flat            ? 1
-                                          : 2,
-                        (int64_t[]){rows, cols});
+    int ndim = 2;
+    if (t && t->view.ndim < 2 && cols == 1) ndim = rows == 1 ? t->view.ndim : 1;
+    return qz_part_find(out, c, module, "weight_scale", QZ_DTYPE_COUNT, ndim, (int64_t[]){rows, cols});
 }
 
 static qz_status read_packed(qz_qtensor *out, const qz_ckpt *c, const char *module)

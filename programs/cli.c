@@ -22,8 +22,8 @@ static const qz_command commands[] = {
     {"run", "RECIPE", "quantize a model as a recipe says",
      "Reads the recipe, prints the plan, calibrates, quantizes, writes the checkpoint, reads it back and evaluates "
      "it.\n"
-     "The work happens in OUTPUT.partial, which becomes OUTPUT at the very end. Exit code 3: finished, but the\n"
-     "perplexity is above what the recipe accepts (the checkpoint is kept).",
+     "The work happens in OUTPUT.partial, which becomes OUTPUT at the very end. Exit code 3: finished, but a\n"
+     "limit of evaluate.accept is not met (the checkpoint is kept and marked by a file NOT_ACCEPTED).",
      1, 1, run_options, qz_cmd_run},
     {"plan", "RECIPE", "say what `run` would need: memory, disk, time",
      "The same plan that `run` prints first. Exit code 1 when this machine cannot hold it.", 1, 1, plan_options,

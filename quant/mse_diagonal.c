@@ -16,6 +16,13 @@ typedef struct fixed {
     double oo, ow;
 } fixed;
 
+/* Scales and zeros, (pieces) each, and what they lose. */
+typedef struct kept {
+    double *loss;
+    float *scale;
+    uint8_t *zero;
+} kept;
+
 typedef struct search {
     const qz_backend *backend;
     const qz_tensor *weight;
@@ -28,9 +35,8 @@ typedef struct search {
     fixed *piece;  /* (pieces) */
     double *sums;  /* (N, most, SUMS) of runs */
     double *total; /* (pieces, SUMS) */
-    double *best;  /* (pieces) */
-    float *scale;  /* (pieces) of the best; zero likewise */
-    uint8_t *zero;
+    kept best;     /* what lost least */
+    kept start;    /* what would lose least with the best scale for its codes */
 } search;
 
 static void look_at(fixed *r, const float *w, const float *importance, int64_t count)
@@ -76,13 +82,27 @@ static void look(search *s)
     }
 }
 
+static void keep(kept *k, const search *s, int64_t piece, double loss)
+{
+    if (!(loss < k->loss[piece])) return;
+    k->loss[piece] = loss;
+    k->scale[piece] = s->q->scales[piece];
+    if (s->q->zeros) k->zero[piece] = s->q->zeros[piece];
+}
+
+static void use(const kept *k, const search *s)
+{
+    memcpy(s->q->scales, k->scale, (size_t)s->pieces * sizeof *k->scale);
+    if (s->q->zeros) memcpy(s->q->zeros, k->zero, (size_t)s->pieces);
+}
+
+/* A refit of the scale takes (sum d v e)^2 / sum d v^2 off the loss, with e = v - w. */
 static void keep_better(search *s)
 {
     for (int64_t i = 0; i < s->pieces; i++) {
-        if (!(s->total[i * SUMS] < s->best[i])) continue;
-        s->best[i] = s->total[i * SUMS];
-        s->scale[i] = s->q->scales[i];
-        if (s->q->zeros) s->zero[i] = s->q->zeros[i];
+        const double *t = s->total + i * SUMS, ve = t[1] - t[2];
+        keep(&s->best, s, i, t[0]);
+        keep(&s->start, s, i, t[1] > 0 ? t[0] - ve * ve / t[1] : t[0]);
     }
 }
 
@@ -118,26 +138,20 @@ static void refit(search *s)
     }
 }
 
-static void use_best(const search *s)
-{
-    memcpy(s->q->scales, s->scale, (size_t)s->pieces * sizeof *s->scale);
-    if (s->q->zeros) memcpy(s->q->zeros, s->zero, (size_t)s->pieces);
-}
-
 static qz_status run_search(search *s)
 {
     look(s);
-    for (int64_t i = 0; i < s->pieces; i++) s->best[i] = INFINITY;
+    for (int64_t i = 0; i < s->pieces; i++) s->best.loss[i] = s->start.loss[i] = INFINITY;
     for (int step = 0; step < s->o->steps; step++) {
         for (int64_t i = 0; i < s->pieces; i++) qz_mse_shrunk(s->q, i, s->o, s->piece[i].lo, s->piece[i].hi, step);
         QZ_TRY(judge(s));
     }
-    use_best(s);
+    use(&s->start, s);
     for (int round = 0; s->o->rounds > 0 && round <= s->o->rounds; round++) {
         QZ_TRY(judge(s));
         refit(s);
     }
-    use_best(s);
+    use(&s->best, s);
     return QZ_OK;
 }
 
@@ -145,6 +159,14 @@ static int64_t most_runs(const qz_scheme *s, int64_t cols)
 {
     const int64_t width = s->flat ? s->flat : s->piece_cols ? s->piece_cols : cols;
     return s->flat ? cols / width + 2 : (cols + width - 1) / width;
+}
+
+static qz_status kept_new(kept *k, size_t pieces, qz_arena *arena)
+{
+    k->loss = qz_arena_array(arena, double, pieces);
+    k->scale = qz_arena_array(arena, float, pieces);
+    k->zero = qz_arena_array(arena, uint8_t, pieces);
+    return k->loss && k->scale && k->zero ? QZ_OK : qz_arena_failed(arena);
 }
 
 static qz_status search_new(search *s, qz_arena *arena)
@@ -158,10 +180,9 @@ static qz_status search_new(search *s, qz_arena *arena)
     s->piece = qz_arena_array(arena, fixed, pieces);
     s->sums = qz_arena_array(arena, double, SUMS *runs);
     s->total = qz_arena_array(arena, double, SUMS *pieces);
-    s->best = qz_arena_array(arena, double, pieces);
-    s->scale = qz_arena_array(arena, float, pieces);
-    s->zero = qz_arena_array(arena, uint8_t, pieces);
-    const bool whole = s->importance && s->run && s->piece && s->sums && s->total && s->best && s->scale && s->zero;
+    QZ_TRY(kept_new(&s->best, pieces, arena));
+    QZ_TRY(kept_new(&s->start, pieces, arena));
+    const bool whole = s->importance && s->run && s->piece && s->sums && s->total;
     return whole ? QZ_OK : qz_arena_failed(arena);
 }
 

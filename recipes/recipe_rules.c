@@ -83,9 +83,12 @@ qz_status qz_recipe_check_weights(reader *r, const qz_json_node *root, qz_recipe
     return check_statistics(r, w);
 }
 
+/* An override that sets the mode alone leaves the base's observer behind. */
 static qz_status check_dynamic(reader *r, const qz_json_node *part, qz_recipe_activations *a)
 {
-    if (qz_json_get(part, "observer"))
+    const qz_json_node *own = r->entry ? qz_json_get(r->entry, "activations") : part;
+    const qz_json_node *observer = qz_json_get(own, "observer");
+    if (observer && !qz_json_is(observer, QZ_JSON_NULL))
         return qz_recipe_fail(r, "activations.observer",
                               "dynamic scales are not observed: leave the key out, or "
                               "set the mode to \"static\"");

@@ -64,6 +64,22 @@ Test(calib_run, works_without_transforms)
     for (int i = 0; i < FAMILIES; i++) check_sets(families[i], "plain", (const char *[]){"transforms=[]", NULL});
 }
 
+Test(calib_run, works_with_transforms_one_after_another)
+{
+    static const char *const some[] = {"gemma2", "phi3", "mixtral", "qwen3_moe"};
+    for (int i = 0; i < 4; i++)
+        check_sets(some[i], "both",
+                   (const char *[]){"transforms=[\"smoothquant\", {\"method\": \"awq\", \"grid\": 5}]", NULL});
+}
+
+Test(calib_run, works_with_gptq_on_fused_linears_and_experts)
+{
+    static const char *const some[] = {"gemma2", "phi3", "mixtral", "qwen3_moe"};
+    for (int i = 0; i < 4; i++)
+        check_sets(some[i], "gptq",
+                   (const char *[]){"transforms=[]", "weights.range=minmax", "weights.solver=gptq", NULL});
+}
+
 Test(calib_run, works_with_symmetric_codes)
 {
     check_sets("llama", "symmetric", (const char *[]){"weights.symmetric=true", NULL});

@@ -64,16 +64,20 @@ static void forward(setup *s, float *out, bool gather)
     for (int i = 0; i < inputs && gather; i++) check_ok(qz_stats_finish(&s->stats[i]));
 }
 
-static void apply_transform(setup *s, const qz_transform *transform, qz_report *report)
+/* `all_on`: every switch of the transform is on, and inputs are static int8; else defaults, and inputs stay. */
+static void apply_transform(setup *s, const qz_transform *transform, bool all_on, qz_report *report)
 {
     qz_export_linear plan[MOST_LINEARS] = {0};
     qz_search_weight ranges[MOST_LINEARS];
     const qz_range *minmax = qz_range_at((size_t)qz_plugins_find(qz_ranges(), "minmax"));
     qz_options options = qz_options_default(transform->plugin.options);
     cr_assert(s->layer.linears <= MOST_LINEARS);
+    for (int i = 0; all_on && options.table && options.table[i].name; i++)
+        if (options.table[i].type == QZ_OPT_BOOL) options.value[i] = 1;
     for (int i = 0; i < s->layer.linears; i++) {
         plan[i].scheme = (qz_scheme){.format = QZ_FORMAT_INT3, .piece_rows = 1, .piece_cols = 16, .scale_type = QZ_F16};
         plan[i].quantized = true;
+        if (all_on) plan[i].activation = (qz_act_scheme){QZ_ACT_TENSOR, QZ_FORMAT_INT8, 0, true, 127.5f};
         ranges[i] = (qz_search_weight){.range = minmax, .range_options = qz_options_default(minmax->plugin.options)};
     }
     qz_transform_args args = {.model = s->model,
@@ -100,7 +104,8 @@ static double largest_difference(const float *a, const float *b, int64_t n)
 
 static void check_family(const char *name)
 {
-    for (size_t i = 0; i < qz_transforms()->count; i++) {
+    for (size_t v = 0; v < 2 * qz_transforms()->count; v++) {
+        const size_t i = v / 2;
         setup s = {0};
         qz_report *report;
         check_ok(qz_report_new(&report));
@@ -109,7 +114,7 @@ static void check_family(const char *name)
         float *after = qz_arena_array(s.arena, float, (size_t)n);
         forward(&s, s.output, true);
         float before = qz_f32(&s.layer.linear[QZ_ROLE_Q].weight)[0];
-        apply_transform(&s, qz_transform_at(i), report);
+        apply_transform(&s, qz_transform_at(i), v % 2, report);
         forward(&s, after, false);
         double difference = largest_difference(after, s.output, n);
         cr_assert(difference < TOL_FOLD, "%s on %s: output moved by %g", qz_transform_at(i)->plugin.name, name,

@@ -18,6 +18,7 @@
 #define TOL_METHOD_LOSS 0.01     /* relative; golden/README.md, methods: within 1 % or better */
 #define TOL_GPTQ_CODES 0.005     /* of the codes; fp32 sums move a few across a tie, and feedback spreads that */
 #define TOL_GPTQ_LOSS 1e-3       /* relative; such codes are near ties: the loss hardly moves */
+#define TOL_MSE_PATHS 0.02       /* relative; two ways to sum, and a search that begins elsewhere ends elsewhere */
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */

@@ -106,6 +106,19 @@ Test(model, unknown_tensors_are_named)
                 open_changed(LLAMA, "l", (change){.key = "num_hidden_layers", .value = "1"}));
 }
 
+Test(model, scales_of_the_cache_are_known_where_the_container_has_them)
+{
+    change scale = {.kind = TWICE, .tensor = "model.norm.weight", .to = "model.layers.1.self_attn.k_scale"};
+    check_fails(QZ_FORMAT, "self_attn.k_scale", open_changed(LLAMA, "p", scale));
+    scale.key = "quantization_config";
+    scale.value = "{\"quant_method\": \"fp8\", \"activation_scheme\": \"dynamic\"}";
+    check_ok(open_changed(LLAMA, "k", scale));
+    scale.to = "model.layers.1.self_attn.q_scale";
+    check_fails(QZ_FORMAT, "self_attn.q_scale", open_changed(LLAMA, "q", scale));
+    scale.to = "model.layers.1.self_attn.q_proj.weight.absmax";
+    check_fails(QZ_FORMAT, "weight.absmax", open_changed(LLAMA, "w", scale));
+}
+
 Test(model, pass_through_is_told_to_exporters)
 {
     static const char *const globs[] = {"other.*", "model.ext*", NULL};

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "programs/cli.h"
 #include "testing/safetensors_fixture.h"
 #include "testing/testing.h"
@@ -561,6 +562,21 @@ Test(serving, cache)
     check_finds(QZ_FOR_VLLM, QZ_HARM_LIMITED, "kv-scheme", "does not switch the cache", "kv_cache_scheme");
 }
 
+/* Plain models of every family: the names that the rules look for are those that are stored. */
+Test(serving, every_family)
+{
+    char **names, folder[512];
+    size_t count, seen = 0;
+    check_ok(qz_arena_new(&arena, "test"));
+    check_ok(qz_folder_list(&names, &count, "tests/golden/models", arena));
+    for (size_t i = 0; i < count; i++, seen++) {
+        snprintf(folder, sizeof folder, "tests/golden/models/%s", names[i]);
+        check_ok(qz_serving_check(&findings, folder, QZ_FOR_VLLM, arena));
+        cr_assert(!qz_serving_spoils(&findings), "%s: %s: %s", names[i], findings.first->where, findings.first->what);
+    }
+    cr_assert(seen >= 5);
+}
+
 /* ---- the table and the command ---- */
 
 /* docs/serving.md has a heading for each rule, with what it looks at and whom it is for. */
@@ -593,10 +609,23 @@ Test(serving, every_rule_is_documented)
 
 static char *out, *err;
 
+static void forget(void)
+{
+    free(out);
+    free(err);
+    out = err = NULL;
+    qz_arena_free(arena);
+    arena = NULL;
+}
+
+TestSuite(serving, .fini = forget);
+
 static int qcal(const char *folder, const char *consumer, const char *more)
 {
     const char *argv[] = {"qcal", "check", folder, "--for", consumer, more, NULL};
     size_t out_size, err_size;
+    free(out);
+    free(err);
     FILE *o = open_memstream(&out, &out_size), *e = open_memstream(&err, &err_size);
     const int code = qz_cli_main(more ? 6 : 5, (char **)argv, o, e);
     fclose(o);

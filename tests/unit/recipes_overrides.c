@@ -105,6 +105,20 @@ Test(overrides, a_method_replaces_the_one_before_with_its_options)
     check_canonical(r);
 }
 
+/* What the warning of static scales proposes: the base's observer has nothing to say to a dynamic scale. */
+Test(overrides, dynamic_inputs_on_a_static_base)
+{
+    qz_recipe *r;
+    const char *base = "{\"format\": \"int8\", \"mode\": \"static\", \"observer\": \"tail\"}";
+    check_ok(with(&r, "[{\"match\": [\"a\"], \"activations\": {\"mode\": \"dynamic\"}}]", "activations", base));
+    cr_assert(r->override[0].activations.mode == QZ_ACT_TOKEN && !r->override[0].activations.observer.name);
+    cr_assert(r->activations.mode == QZ_ACT_TENSOR);
+    check_canonical(r);
+    check_fails(QZ_ARG, "overrides.0.activations.observer: dynamic scales are not observed",
+                with(&r, "[{\"match\": [\"a\"], \"activations\": {\"mode\": \"dynamic\", \"observer\": \"tail\"}}]",
+                     "activations", base));
+}
+
 Test(overrides, mistakes_carry_the_entrys_path)
 {
     qz_recipe *r;
