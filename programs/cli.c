@@ -11,6 +11,8 @@
 static const char *const run_options[] = {"model",     "output", "data", "set",   "backend", "threads",
                                           "overwrite", "resume", "json", "quiet", NULL};
 static const char *const plan_options[] = {"model", "output", "data", "set", "backend", "threads", "json", NULL};
+static const char *const calibrate_options[] = {"statistics", "model",     "data", "set",   "backend",
+                                                "threads",    "overwrite", "json", "quiet", NULL};
 static const char *const eval_options[] = {"data",    "field",   "windows", "sequence-length", "pass-through",
                                            "backend", "threads", "json",    "quiet",           NULL};
 static const char *const decode_options[] = {"output", "pass-through", "backend", "threads", NULL};
@@ -28,6 +30,10 @@ static const qz_command commands[] = {
     {"plan", "RECIPE", "say what `run` would need: memory, disk, time",
      "The same plan that `run` prints first. Exit code 1 when this machine cannot hold it.", 1, 1, plan_options,
      qz_cmd_plan},
+    {"calibrate", "RECIPE", "run the calibration text through the model once and keep the statistics in a file",
+     "Writes --statistics FILE (HDF5; docs/statistics-file.md), from which `run` starts, as often as wanted and with\n"
+     "any recipe for the same model and text. The recipe's `calibration` and `statistics` count here.",
+     1, 1, calibrate_options, qz_cmd_calibrate},
     {"eval", "DIR", "perplexity of a model folder, plain or quantized",
      "Scores ids 1 to L-1 of windows of L ids (BOS first where the model has one).", 1, 1, eval_options, qz_cmd_eval},
     {"compare", "BASE DIR...", "a model and others made from it, side by side",

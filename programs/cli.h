@@ -26,7 +26,7 @@ enum { QZ_CLI_LIST = 64, QZ_CLI_ARGUMENTS = 16 };
 typedef struct qz_cli {
     const char *argument[QZ_CLI_ARGUMENTS];
     int arguments;
-    const char *model, *output, *data, *field, *backend, *consumer;
+    const char *model, *output, *data, *field, *backend, *statistics, *consumer;
     int64_t threads, windows, sequence_length;
     const char *set[QZ_CLI_LIST]; /* "path=value" */
     int sets;
@@ -72,6 +72,7 @@ void qz_help_command(FILE *out, const qz_command *command);
 /* cmd_<name>.c */
 qz_status qz_cmd_run(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_plan(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_calibrate(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_eval(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_check(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_compare(qz_cli *cli, int *exit_code);
