@@ -115,8 +115,7 @@ static qz_status write(const qz_layer_stats *s, const qz_look_args *a, const qz_
 {
     for (int i = 0; i < inputs_of(a, layer); i++)
         QZ_TRY(qz_stats_file_write(a->run->write, layer->index, i, &s->input[i]));
-    for (int i = 0; i < 2 && a->kv; i++)
-        QZ_TRY(qz_stats_file_write_kv(a->run->write, layer->index, i == 1, &s->kv[i]));
+    for (int i = 0; i < 2 && a->kv; i++) QZ_TRY(qz_stats_file_write_kv(a->run->write, layer->index, i == 1, &s->kv[i]));
     return QZ_OK;
 }
 

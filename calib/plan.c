@@ -112,6 +112,9 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(m));
+    if (r->evaluate.wanted)
+        tier(p, "the original's last hidden states",
+             qz_hidden_bytes(m, evaluation_windows(r), r->evaluate.sequence_length));
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */

@@ -36,8 +36,8 @@ static qz_status check_propagation(const qz_calib_args *a)
 {
     if (recipe_of(a)->calibration.propagate != QZ_PROPAGATE_QUANTIZED || qz_calib_propagates_quantized(a)) return QZ_OK;
     return QZ_FAIL(QZ_ARG, "calibration.propagate: found \"quantized\", but %s; set it to \"original\" or leave it out",
-                   a->read ? "statistics from a file are those of the original model"
-                           : "several outputs are made from one pass over the original model");
+                   a->outputs > 1 ? "several outputs are made from one pass over the original model"
+                                  : "a statistics file describes the original model");
 }
 
 static bool is_last(const run *r, int layer)
@@ -204,6 +204,9 @@ static qz_status begin(run *r)
     r->quantized = qz_calib_propagates_quantized(a);
     collect_wants(r);
     for (int i = 0; i < a->outputs; i++) QZ_TRY(qz_target_open(&r->target[i], a, i, r->scratch, r->shared));
+    double peak = 0;
+    if (a->read) QZ_TRY(qz_stats_file_read_number(a->read, "largest_activation", &peak));
+    r->peak = (float)peak;
     const qz_windows *windows = a->windows && !a->read ? a->windows : &none;
     return qz_stream_new(&r->stream, r->model, windows, r->recipe->calibration.activations,
                          r->quantized ? a->output[0].plan->plain_type : QZ_F32, r->data);
@@ -230,6 +233,7 @@ static qz_status run_all(run *r)
     QZ_TRY(resume(r));
     for (int i = r->done; i < layers; i++) QZ_TRY(run_layer(r, i));
     qz_progress_end(r->args->progress);
+    if (r->args->write) QZ_TRY(qz_stats_file_write_number(r->args->write, "largest_activation", r->peak));
     qz_arena_reset(r->data);
     return finish(r);
 }

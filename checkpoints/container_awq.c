@@ -345,4 +345,5 @@ const qz_container qz_container_awq = {
     .write_linear = write_linear,
     .config_block = config_block,
     .preferred_plain_type = QZ_F16,
+    .consumer = "vllm",
 };

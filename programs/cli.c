@@ -8,8 +8,8 @@
 #include "base/options.h"
 #include "base/parallel.h"
 
-static const char *const run_options[] = {"model",     "output", "data", "set",   "backend", "threads",
-                                          "overwrite", "resume", "json", "quiet", NULL};
+static const char *const run_options[] = {"model",     "output", "data",       "set",  "backend", "threads",
+                                          "overwrite", "resume", "statistics", "json", "quiet",   NULL};
 static const char *const plan_options[] = {"model", "output", "data", "set", "backend", "threads", "json", NULL};
 static const char *const calibrate_options[] = {"statistics", "model",     "data", "set",   "backend",
                                                 "threads",    "overwrite", "json", "quiet", NULL};

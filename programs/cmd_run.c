@@ -10,6 +10,7 @@
 #include "programs/output_folder.h"
 #include "programs/run_result.h"
 #include "programs/signals.h"
+#include "programs/statistics_source.h"
 
 /* What the run does for one checkpoint. */
 typedef struct made {
@@ -28,7 +29,8 @@ typedef struct run {
     qz_progress *progress;
     made made[QZ_RECIPE_OUTPUTS];
     int outputs;
-    qz_hidden *hidden; /* of the original: what divergence is measured from */
+    qz_stats_file *statistics; /* NULL: the text is run */
+    qz_hidden *hidden;         /* of the original: what divergence is measured from */
     qz_perplexity original;
     qz_weight_count before;
     uint64_t source_folder_bytes;
@@ -77,7 +79,7 @@ static int on_progress(void *context, const qz_progress_state *state)
 static qz_status load_calibration(run *r)
 {
     const qz_recipe *recipe = r->job.recipe;
-    if (!recipe->calibration.data || recipe->calibration.samples == 0) return QZ_OK;
+    if (r->cli->statistics || !recipe->calibration.data || recipe->calibration.samples == 0) return QZ_OK;
     qz_windows_rule rule = {.path = recipe->calibration.data,
                             .field = recipe->calibration.field,
                             .count = recipe->calibration.samples,
@@ -120,23 +122,29 @@ static qz_status evaluate_original(run *r)
     return qz_eval_hidden(&r->hidden, &r->original, r->job.session.model, &r->evaluation, r->progress);
 }
 
-/* Finished layers are worth keeping when the next attempt may go better: not when the input is at fault. */
+/* The next attempt may go better: not when the input is at fault. */
+static bool may_pass(qz_status status)
+{
+    return status == QZ_IO || status == QZ_MEMORY || status == QZ_INTERRUPTED;
+}
+
+/* Finished layers are kept for it. */
 static void keep_finished(run *r, qz_status status)
 {
-    const bool may_pass = status == QZ_IO || status == QZ_MEMORY || status == QZ_INTERRUPTED;
     qz_error saved;
     qz_error_save(&saved, status);
-    for (int i = 0; i < r->outputs && may_pass; i++)
+    for (int i = 0; i < r->outputs && may_pass(status); i++)
         if (r->made[i].output && qz_journal_peek(qz_output_work(r->made[i].output)) > 0)
             qz_output_keep(r->made[i].output);
     (void)qz_error_restore(&saved);
 }
 
 /* What a failed run leaves behind, and what can be done with it. */
-static void tell_kept(run *r)
+static void tell_kept(run *r, qz_status status)
 {
     qz_error saved;
-    qz_error_save(&saved, QZ_OK);
+    if (!may_pass(status)) return;
+    qz_error_save(&saved, status);
     for (int i = 0; i < r->outputs; i++) {
         const qz_output *o = r->made[i].output;
         if (!o || !qz_output_is_kept(o)) continue;
@@ -146,8 +154,19 @@ static void tell_kept(run *r)
     (void)qz_error_restore(&saved);
 }
 
+/* What --statistics names, if it was made from this model and this text. */
+static qz_status open_statistics(run *r)
+{
+    qz_stats_source mine;
+    if (!r->cli->statistics) return QZ_OK;
+    QZ_TRY(qz_statistics_source(&mine, &r->job.session, r->job.recipe, r->cli->arena));
+    QZ_TRY(qz_stats_file_open(&r->statistics, r->cli->statistics));
+    return qz_stats_file_check(r->statistics, &mine);
+}
+
 static qz_status calibrate(run *r)
 {
+    QZ_TRY(open_statistics(r));
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
     for (int i = 0; i < r->outputs; i++)
         outputs[i] = (qz_calib_output){.recipe = r->job.output[i].recipe,
@@ -158,6 +177,7 @@ static qz_status calibrate(run *r)
                                 .windows = &r->calibration,
                                 .output = outputs,
                                 .outputs = r->outputs,
+                                .read = r->statistics,
                                 .journal = true,
                                 .resume = r->cli->resume,
                                 .progress = r->progress};
@@ -196,6 +216,21 @@ static qz_status judge(made *m)
     qz_accept_judge(&result->acceptance, result->recipe, &result->original, evaluated ? &result->quantized : NULL,
                     evaluated ? &result->divergence : NULL, m->report);
     return qz_accept_mark(qz_output_work(m->output), &result->acceptance);
+}
+
+/* What the container's usual consumer will say to the folder: told, and kept for report.json. */
+static qz_status check_serving(run *r, made *m)
+{
+    qz_consumer consumer;
+    const qz_container *container = qz_container_at((size_t)m->result.recipe->output_as.container.index);
+    if (!container->consumer) return QZ_OK;
+    QZ_TRY(qz_consumer_find(&consumer, container->consumer));
+    QZ_TRY(qz_serving_check(&m->result.serving, qz_output_work(m->output), consumer, r->cli->arena));
+    m->result.served = true;
+    qz_terminal_clear(&r->terminal);
+    if (!r->cli->quiet || qz_serving_spoils(&m->result.serving))
+        qz_serving_print(&m->result.serving, r->cli->err, "qcal: ");
+    return QZ_OK;
 }
 
 static qz_status write_report(run *r, made *m)
@@ -239,6 +274,7 @@ static qz_status work(run *r, double began)
     for (int i = 0; i < r->outputs; i++) {
         fill_result(r, i, began);
         QZ_TRY(judge(&r->made[i]));
+        QZ_TRY(check_serving(r, &r->made[i]));
         QZ_TRY(write_report(r, &r->made[i]));
     }
     return QZ_OK;
@@ -307,9 +343,10 @@ static qz_status run_with_job(run *r, int *exit_code)
     qz_status status = open_reports(r);
     if (status == QZ_OK) status = run_job(r, exit_code, began);
     qz_terminal_clear(&r->terminal);
-    tell_kept(r);
+    tell_kept(r, status);
     for (int i = 0; i < r->outputs; i++) qz_output_abandon(r->made[i].output);
     qz_hidden_free(r->hidden);
+    qz_stats_file_abandon(r->statistics);
     qz_job_close(&r->job);
     return status;
 }

@@ -154,6 +154,7 @@ static void put_report(qz_json_writer *w, const qz_run_result *r)
     put_measurements(w, r->report);
     put_costs(w, r);
     put_warnings(w, r->report);
+    if (r->served) qz_serving_put(&r->serving, w, "serving");
     qz_accept_put(w, &r->acceptance);
     qz_json_end(w);
 }

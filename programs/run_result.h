@@ -5,6 +5,7 @@
 #include "eval/eval.h"
 #include "programs/acceptance.h"
 #include "programs/job.h"
+#include "programs/serving.h"
 #include "programs/terminal.h"
 
 /* Of one output. */
@@ -19,6 +20,8 @@ typedef struct qz_run_result {
     qz_perplexity original, quantized;
     qz_divergence divergence; /* of the quantized from the original */
     qz_acceptance acceptance;
+    bool served; /* the container has a usual consumer, and this is what it will find */
+    qz_findings serving;
     qz_weight_count before, after;
     uint64_t source_folder_bytes, folder_bytes;
     double seconds;

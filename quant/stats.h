@@ -25,9 +25,9 @@ typedef struct qz_stats {
                           * the F32, so that merging is addition; NULL: not kept */
     bool rescaled;       /* a fold changed x since: the histogram no longer describes it, the reservoir does */
     qz_rng rng;
-    const float *diagonal; /* (K) a range weighs squared errors by this in place of gram, which may be NULL then (a solver
-                            * that knows better what an error costs); NULL: gram counts */
-    const float *divisor; /* (K) the record is to be read as that of x / divisor (a fold being tried); NULL: of x */
+    const float *diagonal; /* (K) a range weighs squared errors by this in place of gram, which may be NULL then (a
+                            * solver that knows better what an error costs); NULL: gram counts */
+    const float *divisor;  /* (K) the record is to be read as that of x / divisor (a fold being tried); NULL: of x */
 } qz_stats;
 
 typedef struct qz_stats_wants {
