@@ -66,12 +66,12 @@ qz_status qz_activation_distribution(qz_distribution *out, const qz_stats *stats
     *out = (qz_distribution){.histogram = stats->histogram};
     for (int64_t k = 0; k < stats->k; k++) most = stats->absmax[k] > most ? stats->absmax[k] : most;
     if (!stats->histogram || stats->rescaled) {
-        if (!stats->reservoir_rows)
+        if (!stats->reservoir_rows && stats->tokens)
             return QZ_FAIL(QZ_ARG, "the range of an input needs its histogram%s, and the statistics have none",
                            stats->rescaled ? " or, after a transform, sampled rows" : "");
         uint64_t *counts = qz_arena_calloc(arena, QZ_HISTOGRAM_BINS * sizeof *counts);
         if (!counts) return qz_arena_failed(arena);
-        QZ_TRY(count_rows(counts, stats, backend, arena));
+        if (stats->reservoir_rows) QZ_TRY(count_rows(counts, stats, backend, arena));
         out->histogram = counts;
     }
     find_extremes(out, out->histogram, most);
@@ -170,6 +170,19 @@ static void report(const qz_activation_choice *c, const qz_activation_args *a)
     }
 }
 
+/* Nothing but zeros was seen (an expert without tokens): no scale can be right. */
+static void settle_unseen(qz_activation_choice *out, const qz_activation_args *a)
+{
+    out->values = (qz_act_values){.scale = 1, .zero = 0};
+    out->observer = a->observer < 0 ? 0 : a->observer;
+    out->needs_dynamic = true;
+    if (a->report && a->readers)
+        qz_report_note(a->report, QZ_WARN,
+                       "%s: its input was never anything but zero on the calibration text, so the static scale 1.0 "
+                       "fits nothing in particular; more text, or dynamic inputs",
+                       a->reader[0].module);
+}
+
 qz_status qz_activation_scale(qz_activation_choice *out, const qz_activation_args *args, qz_arena *scratch)
 {
     candidates c;
@@ -178,8 +191,12 @@ qz_status qz_activation_scale(qz_activation_choice *out, const qz_activation_arg
     qz_arena_mark mark = qz_arena_save(scratch);
     const char *module = args->readers ? args->reader[0].module : "";
     QZ_TRY_CTX(qz_activation_distribution(&d, args->stats, args->backend, scratch), "%s", module);
-    QZ_TRY_CTX(find_candidates(&c, args, &d), "%s", module);
-    QZ_TRY_CTX(judge(out, &c, args, &d, scratch), "%s", module);
+    if (d.low == 0 && d.high == 0) {
+        settle_unseen(out, args);
+    } else {
+        QZ_TRY_CTX(find_candidates(&c, args, &d), "%s", module);
+        QZ_TRY_CTX(judge(out, &c, args, &d, scratch), "%s", module);
+    }
     report(out, args);
     qz_arena_restore(scratch, mark);
     return QZ_OK;

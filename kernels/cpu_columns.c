@@ -1,6 +1,7 @@
 /* Rounding of columns with error feedback. Sixteen rows are taken together, column k of them one vector: column after
- * column is rounded and its errors, times column k of the triangle, are added to the columns right of it. The
- * operations and their order are those of `ref`, so the bits are too. */
+ * column is rounded, and its errors, times column k of the triangle, are added to the columns right of it: at once to
+ * those of its run of eight, to the others when the run is done, with all eight in registers. The operations and their
+ * order for one element are those of `ref`, so the bits are too. */
 #include <string.h>
 
 #include "base/parallel.h"
@@ -11,12 +12,15 @@
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 
-/* Rows of a piece of work, which share the turned triangle (64 KiB of stack, and 26 KiB for a block). */
-enum { LANES = 16, COLS = QZ_ROUND_COLUMNS, ROWS = 256 };
+/* ROWS of a piece of work, RUN columns that pass their errors on together. */
+enum { LANES = 16, COLS = QZ_ROUND_COLUMNS, ROWS = 256, RUN = 8 };
+
+/* LANES floats as one operand, in whatever registers there are. */
+typedef float lanes __attribute__((vector_size(64), may_alias));
 
 /* Sixteen rows of a call, turned: a column is dense. */
 typedef struct block {
-    float w[COLS][LANES], c[COLS][LANES], d[COLS][LANES];
+    _Alignas(64) float w[COLS][LANES], c[COLS][LANES], d[COLS][LANES];
     float scale[LANES], zero[LANES]; /* of the column at hand */
     float miss[LANES];               /* what rounding it left, not fed back */
     double loss[LANES];
@@ -30,16 +34,35 @@ typedef struct call {
     const double *weight; /* (cols) */
     int64_t cols;
     int bits;
-    const float *turned; /* (cols, COLS): row k is column k of the triangle */
+    qz_tile l;
 } call;
 
-/* c_j += d_k l_jk for the columns right of k. */
-QZ_WIDE static void pass_on(block *b, const float *l, int64_t k, int64_t cols)
+/* c_j += d_k l_jk for the columns j in (k, end). */
+QZ_WIDE static void pass_on(block *b, const float *l, int64_t stride, int64_t k, int64_t end)
 {
-    float d[LANES];
-    memcpy(d, b->d[k], sizeof d);
-    for (int64_t j = k + 1; j < cols; j++)
-        for (int i = 0; i < LANES; i++) b->c[j][i] += d[i] * l[j];
+    const lanes *d = (const lanes *)b->d;
+    lanes *c = (lanes *)b->c;
+    for (int64_t j = k + 1; j < end; j++) c[j] += d[k] * l[j * stride + k];
+}
+
+/* c_j += sum over the run of d_k l_jk, in the order of k, for the columns j in [first + RUN, end). */
+QZ_WIDE static void pass_on_run(block *b, const float *l, int64_t stride, int64_t first, int64_t end)
+{
+    const lanes *d = (const lanes *)b->d + first;
+    const lanes d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5], d6 = d[6], d7 = d[7];
+    for (int64_t j = first + RUN; j < end; j++) {
+        const float *lj = l + j * stride + first;
+        lanes c = ((lanes *)b->c)[j];
+        c += d0 * lj[0];
+        c += d1 * lj[1];
+        c += d2 * lj[2];
+        c += d3 * lj[3];
+        c += d4 * lj[4];
+        c += d5 * lj[5];
+        c += d6 * lj[6];
+        c += d7 * lj[7];
+        ((lanes *)b->c)[j] = c;
+    }
 }
 
 static inline float to_round(const block *b, int64_t k, int i)
@@ -169,18 +192,14 @@ static void round_block(const call *a, int64_t first, int64_t rows)
     block b;
     take_rows(&b, a, first, rows);
     for (int64_t k = 0; k < a->cols; k++) {
+        const int64_t run = k / RUN * RUN, end = qz_min(run + RUN, a->cols);
         if (k == 0 || a->grids->row[k] != a->grids->row[k - 1]) take_grids(&b, a, k, first, rows);
         round_column(&b, k, a);
         add_loss(&b, a->weight[k]);
-        pass_on(&b, a->turned + k * COLS, k, a->cols);
+        pass_on(&b, a->l.data, a->l.stride, k, end);
+        if (k + 1 == end && end < a->cols) pass_on_run(&b, a->l.data, a->l.stride, run, a->cols);
     }
     give_rows(&b, a, first, rows);
-}
-
-static void turn(float *out, const qz_tensor *l)
-{
-    for (int64_t j = 0; j < l->shape[0]; j++)
-        for (int64_t k = 0; k < j; k++) out[k * COLS + j] = qz_f32(l)[j * l->stride[0] + k];
 }
 
 qz_status qz_cpu_round_columns(const qz_tensor *codes, const qz_tensor *d, const qz_tensor *loss, const qz_tensor *w,
@@ -188,21 +207,18 @@ qz_status qz_cpu_round_columns(const qz_tensor *codes, const qz_tensor *d, const
                                const qz_round_grids *grids)
 {
     const int64_t rows = w->shape[0];
-    const call shared = {.grids = grids,
-                         .codes = codes,
-                         .d = d,
-                         .loss = loss,
-                         .w = w,
-                         .c = c,
-                         .cols = w->shape[1],
-                         .weight = qz_f64(weight),
-                         .bits = qz_format_of(grids->scheme->format)->bits};
+    const call a = {.grids = grids,
+                    .codes = codes,
+                    .d = d,
+                    .loss = loss,
+                    .w = w,
+                    .c = c,
+                    .cols = w->shape[1],
+                    .weight = qz_f64(weight),
+                    .bits = qz_format_of(grids->scheme->format)->bits,
+                    .l = {qz_f32(l), l->stride[0]}};
     QZ_PARALLEL_FOR for (int64_t first = 0; first < rows; first += ROWS)
     {
-        float turned[COLS * COLS];
-        call a = shared;
-        turn(turned, l);
-        a.turned = turned;
         for (int64_t n = first; n < qz_min(first + ROWS, rows); n += LANES) round_block(&a, n, qz_min(LANES, rows - n));
     }
     return QZ_OK;

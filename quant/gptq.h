@@ -76,6 +76,14 @@ typedef struct qz_gptq_strip {
     int64_t kept;           /* rows that kept rounding's codes, of all strips so far */
 } qz_gptq_strip;
 
+/* A matrix inside another. */
+static inline qz_tensor qz_gptq_view(float *data, int64_t rows, int64_t cols, int64_t stride)
+{
+    qz_tensor t = qz_tensor_2d(data, QZ_F32, rows, cols);
+    t.stride[0] = stride;
+    return t;
+}
+
 QZ_NODISCARD qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *plan, qz_arena *arena);
 /* Codes (and refreshed scales) of the rows [first, first + rows) of the plan's matrix. */
 QZ_NODISCARD qz_status qz_gptq_strip_solve(qz_gptq_strip *s, int64_t first, int64_t rows);

@@ -11,13 +11,6 @@
 
 #define MARGIN 1e-3 /* of gptq's loss: far more than fp32 products can be off */
 
-static qz_tensor strip_view(float *data, int64_t rows, int64_t cols, int64_t stride)
-{
-    qz_tensor t = qz_tensor_2d(data, QZ_F32, rows, cols);
-    t.stride[0] = stride;
-    return t;
-}
-
 /* `out` = w - Q(w) of row i of the strip under rounding, in visited order. */
 static void plain_errors(float *out, const qz_gptq_strip *s, int64_t i)
 {
@@ -47,8 +40,8 @@ static qz_status add_panel(qz_gptq_strip *s, int64_t count, int64_t first, int64
 {
     const qz_gptq_plan *p = s->plan;
     const int64_t k = p->out->cols, width = end - first;
-    const qz_tensor y = strip_view(s->c, count, width, p->panel), d = strip_view(s->other, count, end, k);
-    const qz_tensor l = strip_view(p->factor->l + first * k, width, end, k);
+    const qz_tensor y = qz_gptq_view(s->c, count, width, p->panel), d = qz_gptq_view(s->other, count, end, k);
+    const qz_tensor l = qz_gptq_view(p->factor->l + first * k, width, end, k);
     QZ_TRY(qz_op_linear(p->args->backend, &y, &d, &l, NULL, false));
     for (int64_t i = 0; i < count; i++) {
         double sum = 0;

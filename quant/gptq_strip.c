@@ -8,17 +8,10 @@
 
 #include "quant/gptq.h"
 
-static qz_tensor strip_view(float *data, int64_t rows, int64_t cols, int64_t stride)
-{
-    qz_tensor t = qz_tensor_2d(data, QZ_F32, rows, cols);
-    t.stride[0] = stride;
-    return t;
-}
-
 static qz_tensor part_of_l(const qz_gptq_factor *f, int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
     const int64_t k = f->stats->k;
-    return strip_view(f->l + row * k + col, rows, cols, k);
+    return qz_gptq_view(f->l + row * k + col, rows, cols, k);
 }
 
 static const float *weight_row(const qz_gptq_strip *s, int64_t i)
@@ -40,7 +33,7 @@ static qz_status begin_panel(qz_gptq_strip *s, int64_t first, int64_t end)
         memset(s->c, 0, (size_t)(s->rows * p->panel) * sizeof *s->c);
         return QZ_OK;
     }
-    const qz_tensor c = strip_view(s->c, s->rows, width, p->panel), d = strip_view(s->d, s->rows, first, k);
+    const qz_tensor c = qz_gptq_view(s->c, s->rows, width, p->panel), d = qz_gptq_view(s->d, s->rows, first, k);
     const qz_tensor l = part_of_l(p->factor, first, width, 0, first);
     return qz_op_linear(p->args->backend, &c, &d, &l, NULL, false);
 }
@@ -61,7 +54,7 @@ static qz_status begin_group(qz_gptq_strip *s, int64_t panel, int64_t first, int
     const int64_t width = end - first, at = first - panel, group = p->group[first];
     for (int64_t i = 0; i < s->rows; i++)
         memcpy(s->u + i * p->panel, s->c + i * p->panel + at, (size_t)width * sizeof *s->u);
-    const qz_tensor u = strip_view(s->u, s->rows, width, p->panel);
+    const qz_tensor u = qz_gptq_view(s->u, s->rows, width, p->panel);
     const qz_tensor l = part_of_l(p->factor, first, width, first, width);
     QZ_TRY(qz_op_unit_solve(a->backend, &u, &l));
     for (int64_t i = 0; i < s->rows; i++)
@@ -94,13 +87,13 @@ static qz_status round_step(qz_gptq_strip *s, const qz_gptq_step *t, int64_t pan
     const int64_t k = p->out->cols, width = t->last - t->first, at = t->first - panel;
     qz_tensor codes = qz_tensor_2d(s->codes, QZ_U8, s->rows, width);
     codes.stride[0] = QZ_ROUND_COLUMNS;
-    const qz_tensor d = strip_view(s->d + t->first, s->rows, width, k), loss = qz_tensor_1d(s->loss, QZ_F64, s->rows);
-    const qz_tensor w = strip_view(s->w + at, s->rows, width, p->panel);
-    const qz_tensor c = strip_view(s->c + at, s->rows, width, p->panel);
+    const qz_tensor d = qz_gptq_view(s->d + t->first, s->rows, width, k), loss = qz_tensor_1d(s->loss, QZ_F64, s->rows);
+    const qz_tensor w = qz_gptq_view(s->w + at, s->rows, width, p->panel);
+    const qz_tensor c = qz_gptq_view(s->c + at, s->rows, width, p->panel);
     const qz_tensor l = part_of_l(p->factor, t->first, width, t->first, width);
     const qz_tensor weight = qz_tensor_1d(p->factor->weight + t->first, QZ_F64, width);
     qz_round_grids grids = {.scheme = &p->args->scheme, .row = p->group + t->first};
-    grids.scales = strip_view(s->scales, p->groups, s->rows, p->rows);
+    grids.scales = qz_gptq_view(s->scales, p->groups, s->rows, p->rows);
     if (s->zeros) {
         grids.zeros = qz_tensor_2d(s->zeros, QZ_U8, p->groups, s->rows);
         grids.zeros.stride[0] = p->rows;
@@ -115,8 +108,8 @@ static qz_status pass_on(qz_gptq_strip *s, const qz_gptq_step *t, int64_t panel,
 {
     const qz_gptq_plan *p = s->plan;
     if (t->last == end) return QZ_OK;
-    const qz_tensor c = strip_view(s->c + t->last - panel, s->rows, end - t->last, p->panel);
-    const qz_tensor d = strip_view(s->d + t->first, s->rows, t->last - t->first, p->out->cols);
+    const qz_tensor c = qz_gptq_view(s->c + t->last - panel, s->rows, end - t->last, p->panel);
+    const qz_tensor d = qz_gptq_view(s->d + t->first, s->rows, t->last - t->first, p->out->cols);
     const qz_tensor l = part_of_l(p->factor, t->last, end - t->last, t->first, t->last - t->first);
     return qz_op_linear(p->args->backend, &c, &d, &l, NULL, true);
 }

@@ -158,6 +158,26 @@ Test(activation_scale, rescaled_statistics_keep_their_extremes)
     quant_case_free(&c);
 }
 
+/* An expert that got no token, before and after a transform. */
+Test(activation_scale, an_input_that_was_never_seen_gets_one_and_a_note)
+{
+    quant_case c = case_with(0, true);
+    qz_report *report;
+    float scale[K];
+    for (int k = 0; k < K; k++) scale[k] = 2;
+    check_ok(qz_report_new(&report));
+    check_ok(qz_stats_new(&c.stats, K, (qz_stats_wants){.reservoir = T, .histogram = true}, 1, 1, c.arena));
+    for (int rescaled = 0; rescaled < 2; rescaled++) {
+        const qz_activation_choice out = chosen(&c, -1, report);
+        cr_assert(out.values.scale == 1 && out.needs_dynamic);
+        cr_assert(qz_report_notes(report) == (size_t)rescaled + 1);
+        cr_assert(strstr(qz_report_note_at(report, 0, &(qz_severity){0}), "never anything but zero"));
+        qz_stats_rescale(&c.stats, scale);
+    }
+    qz_report_free(report);
+    quant_case_free(&c);
+}
+
 Test(activation_scale, nothing_to_look_at_is_told)
 {
     quant_case c = case_with(0, false);
