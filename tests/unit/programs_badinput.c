@@ -32,7 +32,7 @@ static void run(job j)
     if (j.model) argv[n++] = j.model;
     if (j.data) argv[n++] = "--data";
     if (j.data) argv[n++] = j.data;
-    test_process_run(&process, argv, (test_limits){j.file_size, NULL});
+    test_process_run(&process, argv, (test_limits){.file_size = j.file_size});
 }
 
 static bool exists(const char *path)

@@ -214,7 +214,7 @@ Test(run, interrupt_leaves_nothing)
     const char *out = test_path("out");
     snprintf(partial, sizeof partial, "%s", test_path("out.partial"));
     const char *argv[] = {QCAL_PATH, "run", "recipes/awq-llama.json", "--output", out, NULL};
-    test_process_run(&process, argv, (test_limits){0, partial});
+    test_process_run(&process, argv, (test_limits){.stop_on = partial});
     cr_assert(process.exit_code == 130, "%d %s", process.exit_code, process.err);
     cr_assert(!exists(test_folder(), "out") && !exists(test_folder(), "out.partial"));
 }
@@ -227,7 +227,7 @@ Test(run, interrupt_keeps_the_old_folder)
     cr_assert_eq(small("run", out, NULL), 0);
     test_write_file(test_path("out/old"), "x", 1);
     const char *argv[] = {QCAL_PATH, "run", "recipes/awq-llama.json", "--output", out, "--overwrite", NULL};
-    test_process_run(&process, argv, (test_limits){0, partial});
+    test_process_run(&process, argv, (test_limits){.stop_on = partial});
     cr_assert(process.exit_code == 130, "%d %s", process.exit_code, process.err);
     cr_assert(exists(out, "old") && !exists(test_folder(), "out.partial"));
 }
