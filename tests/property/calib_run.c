@@ -80,6 +80,26 @@ Test(calib_run, works_with_gptq_on_fused_linears_and_experts)
                    (const char *[]){"transforms=[]", "weights.range=minmax", "weights.solver=gptq", NULL});
 }
 
+/* One token leaves experts without any, with the floor for tokens and without it. */
+Test(calib_run, works_with_experts_that_get_no_tokens)
+{
+    static const char *const floors[] = {"calibration.expert_tokens=0", "calibration.expert_tokens=2"};
+    static const char *const methods[] = {"weights.solver=rtn", "weights.solver=gptq"};
+    for (int i = 0; i < 4; i++) {
+        char label[32];
+        snprintf(label, sizeof label, "starved-%d", i);
+        calib_case c = case_open(
+            "mixtral", (const char *[]){floors[i % 2], methods[i / 2], "transforms=[\"smoothquant\", \"awq\"]", NULL});
+        const qz_windows all = c.windows;
+        c.windows = case_windows(c.arena, 1, 1);
+        const char *out = case_folder(label);
+        run_into(&c, out);
+        c.windows = all;
+        cr_assert(isfinite(perplexity_of(&c, out)), "%s, %s", floors[i % 2], methods[i / 2]);
+        case_close(&c);
+    }
+}
+
 Test(calib_run, works_with_symmetric_codes)
 {
     check_sets("llama", "symmetric", (const char *[]){"weights.symmetric=true", NULL});

@@ -43,7 +43,8 @@ static double golden_perplexity(const qz_safetensors *st, int32_t *ids)
 
 Test(perplexity, equals_that_of_the_golden_logits)
 {
-    static const char *const names[] = {"llama", "llama_tied_rope3", "mistral", "qwen2", "qwen3"};
+    static const char *const names[] = {"llama", "llama_tied_rope3", "mistral", "qwen2",    "qwen3", "gemma2",
+                                        "phi3",  "phi3_long",        "mixtral", "qwen3_moe"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[300];
         int32_t ids[2 * 16];
@@ -152,9 +153,9 @@ Test(perplexity, can_be_stopped)
     close_model(&o);
 }
 
-Test(perplexity, every_allocation_may_fail)
+static void fail_every_allocation(const char *folder)
 {
-    opened o = open_model("tests/golden/models/qwen3");
+    opened o = open_model(folder);
     qz_windows w = some_windows(o.arena, 2, 16);
     qz_perplexity p;
     int n = 0;
@@ -167,6 +168,12 @@ Test(perplexity, every_allocation_may_fail)
     qz_alloc_fail_at(0);
     cr_assert(n > 5);
     close_model(&o);
+}
+
+Test(perplexity, every_allocation_may_fail)
+{
+    fail_every_allocation("tests/golden/models/qwen3");
+    fail_every_allocation("tests/golden/models/qwen3_moe");
 }
 
 Test(perplexity, size_is_foretold)

@@ -277,9 +277,9 @@ Test(decoder, scratch_is_given_back_and_foretold)
     }
 }
 
-Test(decoder, failing_allocations_leave_nothing)
+static void fail_in(const char *folder)
 {
-    opened o = open_model(golden_path("models/qwen3"));
+    opened o = open_model(golden_path(folder));
     qz_layer layer;
     qz_arena *scratch;
     qz_tensor a = matrix(o.arena, S * L, 64);
@@ -293,6 +293,12 @@ Test(decoder, failing_allocations_leave_nothing)
     check_ok(qz_layer_forward(o.model, &layer, (qz_batch){S, L}, &a, scratch));
     qz_arena_free(scratch);
     close_model(&o);
+}
+
+Test(decoder, failing_allocations_leave_nothing)
+{
+    fail_in("models/qwen3");
+    fail_in("models/mixtral");
 }
 
 Test(decoder, wrong_arguments_are_told)
