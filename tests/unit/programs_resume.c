@@ -74,7 +74,7 @@ static void check_same(const char *a, const char *b, const char *name)
 /* Starts, and resumes where there is something to resume, with a kill each time; the last attempt is left alone. */
 static int disturbed(const char *const *settings, const char *out, double seconds, qz_rng *rng)
 {
-    enum { ATTEMPTS = 1 };
+    enum { ATTEMPTS = 3 };
     int resumed = 0;
     for (int i = 0; !exists(out); i++) {
         const bool resume = has_layers(out);
@@ -110,12 +110,12 @@ static void check_kills(const char *const *settings, const char *name, int momen
 
 Test(resume, survives_kills_of_a_run_that_propagates_quantized_layers)
 {
-    check_kills(one, "one", 14, false);
+    check_kills(one, "one", 10, false);
 }
 
 Test(resume, survives_kills_of_a_run_with_several_outputs)
 {
-    check_kills(several, "several", 6, true);
+    check_kills(several, "several", 10, true);
 }
 
 Test(resume, refuses_another_recipe)
