@@ -31,7 +31,7 @@ typedef struct qz_range {
     /* What takes its place for linears whose outputs meet in a product (q and k); NULL: itself. */
     const struct qz_range *for_products;
     /* Fills out->scales and out->zeros (allocated) for weight (N, K). stats may be NULL when `needs` is 0; a range that
-     * reads it honours stats->divisor. */
+     * reads it honours stats->divisor and stats->diagonal. */
     qz_status (*choose)(qz_qtensor *out, const qz_backend *backend, const qz_tensor *weight, const qz_stats *stats,
                         const qz_options *options);
 } qz_range;
