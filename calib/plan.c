@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "calib/gather.h"
 #include "calib/run.h"
+#include "calib/stagewise.h"
 #include "calib/target.h"
 #include "eval/eval.h"
 
@@ -107,6 +108,9 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     uint64_t element = (uint64_t)qz_dtype_bits(r->calibration.activations) / 8;
     tier(p, "one layer's weights, fp32", qz_model_layer_bytes(m));
     tier(p, "its statistics", statistics);
+    if (qz_calib_is_stagewise(a))
+        tier(p, "what one stage leaves for the next, of all samples",
+             qz_stagewise_bytes(m, tokens, r->calibration.activations));
     if (copies_statistics(a)) tier(p, "a copy of them for outputs with transforms", statistics);
     if (a->outputs > 1) tier(p, "the weights again for further outputs", qz_model_layer_bytes(m));
     tier(p, "residual stream of all samples", stream);
