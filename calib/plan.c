@@ -194,7 +194,8 @@ static flops layer_flops(const qz_model *m, int layer)
 }
 
 /* Floating-point operations of the run. What counts: the forwards (the last linear of a look and the last layer of a
- * second pass left out), the Gram matrices, the search of every output (two exact scores each), and the evaluations. */
+ * second pass left out), the Gram matrices, the search of every output (two exact scores each), and the evaluations, in
+ * which the original's head runs again beside every output's. */
 static double count_flops(const qz_calib_args *args)
 {
     const qz_recipe *r = args->output[0].recipe;
@@ -204,7 +205,7 @@ static double count_flops(const qz_calib_args *args)
     const double scored = (double)r->evaluate.sequence_length, models = 1 + args->outputs;
     const double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
     const bool twice = qz_calib_propagates_quantized(args);
-    double sum = models * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
+    double sum = (models + args->outputs) * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
     for (int i = 0; i < (int)c->layers; i++) {
         const flops f = layer_flops(args->model, i);
         const double look = twice || i + 1 == (int)c->layers ? f.look : f.all;
