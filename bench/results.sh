@@ -41,8 +41,11 @@ made=
 while IFS='|' read -r name recipe settings; do
     [ -n "$name" ] || continue
     case " ${RECIPES:-$name} " in *" $name "*) ;; *) continue ;; esac
-    set -- --model "$model" --data "$data" --output "$out/$name" --overwrite --quiet
-    set -- "$@" --set evaluate=null --set calibration.samples="$samples"
+    set -- --model "$model" --output "$out/$name" --overwrite --quiet --set evaluate=null
+    # Recipes without text need none.
+    if grep -q '"calibration"' "recipes/$recipe.json"; then
+        set -- "$@" --data "$data" --set calibration.samples="$samples"
+    fi
     # A group of 128 does not divide 576 inputs; recipes with one scale a row, a block or a tensor keep that.
     if [ -n "$group" ] && grep -q '"group": 128, "symmetric"' "recipes/$recipe.json"; then
         set -- "$@" --set weights.group="$group"

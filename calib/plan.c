@@ -216,6 +216,18 @@ static double count_flops(const qz_calib_args *args)
     return sum;
 }
 
+/* One forward over all layers but the last: what --resume does when all but that one are finished. */
+static double count_replay(const qz_calib_args *args)
+{
+    const qz_recipe *r = args->output[0].recipe;
+    const qz_model_config *c = qz_model_config_of(args->model);
+    const double length = (double)r->calibration.sequence_length, tokens = (double)samples_of(r) * length;
+    const double attention = 2 * (double)(c->heads * c->head_dim);
+    double sum = 0;
+    for (int i = 0; i + 1 < (int)c->layers; i++) sum += tokens * (layer_flops(args->model, i).all + attention * length);
+    return sum;
+}
+
 static qz_status judge(const qz_plan *p, const qz_recipe *r)
 {
     if (p->memory_available && p->memory_bytes > p->memory_available)
@@ -238,6 +250,7 @@ qz_status qz_calib_plan(qz_plan *out, const qz_calib_args *args, double gflops)
     plan_disk(out, args);
     out->flops = count_flops(args);
     out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
+    out->replay_seconds = gflops > 0 && !args->read ? count_replay(args) / (gflops * 1e9) : 0;
     QZ_TRY(qz_disk_free(recipe->output, &out->disk_free));
     return judge(out, recipe);
 }
