@@ -116,9 +116,6 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(m));
-    if (r->evaluate.wanted)
-        tier(p, "the original's last hidden states",
-             qz_hidden_bytes(m, evaluation_windows(r), r->evaluate.sequence_length));
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
@@ -154,6 +151,9 @@ static weight_bits bits_of(const qz_export_plan *e)
 /* Bytes that the checkpoints will have, and bits per quantized weight of the first. */
 static void plan_disk(qz_plan *p, const qz_calib_args *a)
 {
+    const qz_recipe *r = a->output[0].recipe;
+    if (r->evaluate.wanted)
+        p->disk_scratch = qz_hidden_bytes(a->model, evaluation_windows(r), r->evaluate.sequence_length);
     const qz_ckpt *source = qz_model_ckpt(a->model);
     double elements = 0;
     for (size_t i = 0; i < qz_ckpt_count(source); i++)
@@ -224,9 +224,9 @@ static qz_status judge(const qz_plan *p, const qz_recipe *r)
             "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
             "set calibration.activations to \"bf16\"",
             (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
-    if (p->disk_free && p->disk_bytes > p->disk_free)
+    if (p->disk_free && p->disk_bytes + p->disk_scratch > p->disk_free)
         return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output",
-                       r->output, (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
+                       r->output, (double)(p->disk_bytes + p->disk_scratch) / 1e9, (double)p->disk_free / 1e9);
     return QZ_OK;
 }
 
