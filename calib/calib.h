@@ -54,6 +54,7 @@ typedef struct qz_plan {
     uint64_t disk_bytes, disk_free, source_bytes;
     uint64_t disk_scratch; /* beside disk_bytes, while it runs: the original's last hidden states */
     double seconds;        /* from a measurement of the matrix product */
+    double replay_seconds; /* at most, to pass finished layers again when an interrupted run goes on */
     double flops;
     double bits_per_weight;
 } qz_plan;
