@@ -21,7 +21,9 @@ QZ_NODISCARD qz_status qz_gather_finish(const qz_layer_stats *stats, float *peak
 /* Runs the layer and replaces the stream by its output; raises `peak` in the same way. */
 QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,
                                   qz_arena *scratch);
-/* Bytes of scratch that either takes. */
+/* Adds the final norm of the stream, which is the last layer's output: what the output head reads; finished. */
+QZ_NODISCARD qz_status qz_gather_head(qz_stats *stats, const qz_stream *s, qz_progress *progress, qz_arena *scratch);
+/* Bytes of scratch that each takes at most. */
 uint64_t qz_gather_bytes(const qz_model *m, int64_t length);
 
 #endif

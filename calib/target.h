@@ -24,7 +24,11 @@ QZ_NODISCARD qz_status qz_target_open(qz_target *t, const qz_calib_args *args, i
 void qz_target_close(qz_target *t);
 /* The first `layers` of those that are done are as an earlier run left them; `peak` is raised to what it saw. */
 QZ_NODISCARD qz_status qz_target_restore(qz_target *t, int layers, float *peak);
-/* The layer is finished: everything of it goes to the disk, then a line of the journal. */
+/* The embeddings, which come before the layers, when an earlier run has finished them. */
+QZ_NODISCARD qz_status qz_target_restore_embedding(qz_target *t, bool *done);
+/* The layer is finished: everything of it goes to the disk, then a line of the journal. The head counts as a layer
+ * after the last. */
+enum { QZ_TARGET_EMBEDDING = -1 };
 QZ_NODISCARD qz_status qz_target_commit(qz_target *t, int layer, float peak);
 /* Statistics that a layer's inputs must have for this output. */
 qz_stats_wants qz_target_wants(const qz_calib_output *output);
@@ -34,6 +38,9 @@ qz_stats_wants qz_target_wants(const qz_calib_output *output);
  * them. */
 QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats,
                                        qz_eval_layer_rounding *served, qz_arena *arena);
+/* The same for the head or the embeddings, where the plan has them (else nothing is done): `linear` is the table as in
+ * the model, its values become those of the codes. */
+QZ_NODISCARD qz_status qz_target_end(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats);
 QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
 
 #endif
