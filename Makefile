@@ -1,5 +1,6 @@
 # A thin front door: every target is one or two commands that can be typed as well. `make` alone lists them.
-# Variables: FUZZ_SECONDS (per fuzz target), QZ_GOLDEN (another folder of golden fixtures), QZ_SHARED (for interop).
+# Variables: FUZZ_SECONDS (per fuzz target), QZ_GOLDEN (another folder of golden fixtures), QZ_SHARED (for interop),
+# RECIPES="gptq-w4 nf4" (for interop: only those).
 
 QCAL = build/release/bin/qcal
 
@@ -42,7 +43,7 @@ bench: setup ## speed, memory and quality of calibration, beside the machine's l
 peer: setup ## the same job by llm-compressor, side by side (developers; needs QZ_SHARED)
 	@bench/peer.sh
 
-interop: build ## load what we write in vLLM and transformers (developers; needs QZ_SHARED)
+interop: build ## load what every recipe writes in vLLM and transformers (developers; needs QZ_SHARED)
 	@tests/interop/run.sh
 
 asan: setup ## every test under ASan and UBSan

@@ -14,8 +14,8 @@ uint64_t qz_gather_bytes(const qz_model *m, int64_t length)
            qz_model_scratch_bytes(m, b);
 }
 
-static qz_status check_finite(const qz_stream *s, int64_t batch, const qz_layer *layer, const char *what,
-                              const qz_tensor *x)
+qz_status qz_gather_check(const qz_stream *s, int64_t batch, const qz_layer *layer, const char *what,
+                          const qz_tensor *x)
 {
     int64_t at;
     QZ_TRY(qz_op_first_nonfinite(qz_model_backend(s->model), x, &at));
@@ -26,8 +26,8 @@ static qz_status check_finite(const qz_stream *s, int64_t batch, const qz_layer 
                    (long long)(at % x->shape[1]));
 }
 
-/* Raises *peak to the largest of |x|; each row's maximum first, so that threads do not matter. */
-static qz_status raise_peak(float *peak, const qz_tensor *x, qz_arena *scratch)
+/* Each row's maximum first, so that threads do not matter. */
+qz_status qz_gather_peak(float *peak, const qz_tensor *x, qz_arena *scratch)
 {
     const int64_t rows = x->shape[0], cols = x->shape[1];
     qz_arena_mark mark = qz_arena_save(scratch);
@@ -61,7 +61,7 @@ static qz_status look(void *context, const qz_layer *layer, int input, qz_point 
     const qz_backend *backend = qz_model_backend(g->stream->model);
     if (point != QZ_POINT_INPUT) return s->kv ? qz_kv_add(&s->kv[point == QZ_POINT_VALUE], backend, x) : QZ_OK;
     if (s->wanted && !s->wanted[input]) return QZ_OK;
-    QZ_TRY(check_finite(g->stream, g->batch, layer, stage_input_name[qz_input_stage(input)], x));
+    QZ_TRY(qz_gather_check(g->stream, g->batch, layer, stage_input_name[qz_input_stage(input)], x));
     return qz_stats_add(&s->input[input], backend, x);
 }
 
@@ -83,7 +83,7 @@ qz_status qz_gather_finish(const qz_layer_stats *stats, float *peak, const qz_mo
         qz_stats *s = &stats->input[i];
         QZ_TRY_CTX(qz_stats_finish(s), "layer %d, input of %s", layer->index, qz_stage_name(qz_input_stage(i)));
         qz_tensor absmax = qz_tensor_2d(s->absmax, QZ_F32, 1, s->k);
-        QZ_TRY(raise_peak(peak, &absmax, scratch));
+        QZ_TRY(qz_gather_peak(peak, &absmax, scratch));
     }
     return QZ_OK;
 }
@@ -96,11 +96,11 @@ static qz_status run_batch(const gathering *g, float *peak, const qz_layer *laye
     QZ_TRY(load(&residual, s, g->batch, scratch));
     if (!move_on) {
         QZ_TRY(qz_layer_observe(s->model, layer, shape, &residual, scratch));
-        return raise_peak(peak, &residual, scratch); /* with the attention's output, before the MLP's */
+        return qz_gather_peak(peak, &residual, scratch); /* with the attention's output, before the MLP's */
     }
     QZ_TRY(qz_layer_forward(s->model, layer, shape, &residual, scratch));
-    QZ_TRY(check_finite(s, g->batch, layer, "output", &residual));
-    QZ_TRY(raise_peak(peak, &residual, scratch));
+    QZ_TRY(qz_gather_check(s, g->batch, layer, "output", &residual));
+    QZ_TRY(qz_gather_peak(peak, &residual, scratch));
     return qz_stream_store(s, g->batch, &residual);
 }
 

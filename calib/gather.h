@@ -21,6 +21,11 @@ QZ_NODISCARD qz_status qz_gather_finish(const qz_layer_stats *stats, float *peak
 /* Runs the layer and replaces the stream by its output; raises `peak` in the same way. */
 QZ_NODISCARD qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress,
                                   qz_arena *scratch);
+/* QZ_NUMERIC naming layer, window, token and channel when x (T, K), of batch i, is not finite; `what` it is. */
+QZ_NODISCARD qz_status qz_gather_check(const qz_stream *s, int64_t batch, const qz_layer *layer, const char *what,
+                                       const qz_tensor *x);
+/* Raises *peak to the largest of |x|. */
+QZ_NODISCARD qz_status qz_gather_peak(float *peak, const qz_tensor *x, qz_arena *scratch);
 /* Adds the final norm of the stream, which is the last layer's output: what the output head reads; finished. */
 QZ_NODISCARD qz_status qz_gather_head(qz_stats *stats, const qz_stream *s, qz_progress *progress, qz_arena *scratch);
 /* Bytes of scratch that each takes at most. */

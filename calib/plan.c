@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "calib/gather.h"
 #include "calib/run.h"
+#include "calib/stagewise.h"
 #include "calib/target.h"
 #include "eval/eval.h"
 
@@ -175,9 +176,12 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
                                                                   : "one layer's weights, fp32",
          layer_bytes(a));
     tier(p, "its statistics", statistics);
+    if (qz_calib_is_stagewise(a))
+        tier(p, "what one stage leaves for the next, of all samples",
+             qz_stagewise_bytes(m, tokens, r->calibration.activations));
     if (copies_statistics(a)) tier(p, "a copy of them for outputs with transforms", statistics);
     if (pool_bytes(a)) tier(p, "statistics of all experts together", pool_bytes(a));
-    if (factor_bytes(a)) tier(p, "one factor, fp64, and what is kept of it", factor_bytes(a));
+    if (factor_bytes(a)) tier(p, "one factor, fp64", factor_bytes(a));
     if (a->outputs > 1) tier(p, "the weights again for further outputs", qz_model_layer_bytes(m));
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
@@ -260,7 +264,8 @@ static flops layer_flops(const qz_model *m, int layer)
 }
 
 /* Floating-point operations of the run. What counts: the forwards (the last linear of a look and the last layer of a
- * second pass left out), the Gram matrices, the search of every output (two exact scores each), and the evaluations. */
+ * second pass left out), the Gram matrices, the search of every output (two exact scores each), and the evaluations, in
+ * which the original's head runs again beside every output's. */
 static double count_flops(const qz_calib_args *args)
 {
     const qz_recipe *r = args->output[0].recipe;
@@ -270,7 +275,7 @@ static double count_flops(const qz_calib_args *args)
     const double scored = (double)r->evaluate.sequence_length, models = 1 + args->outputs;
     const double attention = 2 * (double)(c->heads * c->head_dim); /* a token and position */
     const bool twice = qz_calib_propagates_quantized(args);
-    double sum = models * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
+    double sum = (models + args->outputs) * windows * scored * 2 * (double)(c->vocabulary * c->hidden);
     for (int i = 0; i < (int)c->layers; i++) {
         const flops f = layer_flops(args->model, i);
         const double look = twice || i + 1 == (int)c->layers ? f.look : f.all;

@@ -5,6 +5,7 @@
 #include "calib/look.h"
 #include "calib/outside.h"
 #include "calib/run.h"
+#include "calib/stagewise.h"
 #include "calib/target.h"
 
 typedef struct run {
@@ -13,6 +14,7 @@ typedef struct run {
     const qz_model *model;
     qz_target target[QZ_RECIPE_OUTPUTS];
     bool quantized;       /* the stream is that of the quantized layers */
+    bool stagewise;       /* a layer is looked at in stages, between which it is quantized */
     qz_stats_wants wants; /* of linear inputs */
     bool kv;              /* keys and values are looked at too */
     bool head;            /* so is the output head's input */
@@ -32,6 +34,11 @@ static const qz_recipe *recipe_of(const qz_calib_args *a)
 bool qz_calib_propagates_quantized(const qz_calib_args *a)
 {
     return a->outputs == 1 && !a->read && recipe_of(a)->calibration.propagate != QZ_PROPAGATE_ORIGINAL;
+}
+
+bool qz_calib_is_stagewise(const qz_calib_args *a)
+{
+    return qz_calib_propagates_quantized(a) && qz_stagewise_fits(&a->output[0], a->model);
 }
 
 static qz_status check_propagation(const qz_calib_args *a)
@@ -105,28 +112,48 @@ static qz_status make_outputs(run *r, qz_layer *layer, const qz_layer_stats *sta
  * second time is left out of the last layer unless the head, which sees them once, is looked at. */
 static uint64_t passes(const run *r)
 {
-    const uint64_t layers = (uint64_t)layers_of(r), head = r->head;
-    return layers * (r->quantized ? 3 : 2) - (r->quantized && !r->head) + head;
+    const int of_layer = r->stagewise ? r->recipe->transforms ? 5 : 4 : r->quantized ? 3 : 2;
+    const int head = r->head ? 1 : r->quantized ? -1 : 0;
+    return (uint64_t)(layers_of(r) * of_layer + head);
+}
+
+static qz_status run_stages(run *r, qz_layer *layer)
+{
+    qz_layer_stats looked = {0};
+    if (r->recipe->transforms) QZ_TRY(look(r, layer, &looked));
+    const qz_stagewise s = {.target = &r->target[0],
+                            .stream = &r->stream,
+                            .last = !is_read(r, layer->index),
+                            .wants = r->wants,
+                            .seed = r->recipe->calibration.seed,
+                            .layer = r->layer,
+                            .scratch = r->scratch};
+    return qz_stagewise_layer(&s, &r->peak, layer, looked.input);
+}
+
+/* Looks at the layer as it is, makes every output, and moves on. */
+static qz_status run_whole(run *r, qz_layer *layer)
+{
+    qz_layer_stats stats;
+    qz_eval_layer_rounding served = {0};
+    qz_progress *progress = r->args->progress;
+    QZ_TRY(look(r, layer, &stats));
+    QZ_TRY(make_outputs(r, layer, &stats, &served));
+    QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
+    if (!r->quantized || !is_read(r, layer->index)) return QZ_OK;
+    qz_progress_section(progress, "propagate");
+    layer->tap = qz_eval_layer_tap(&served);
+    return qz_advance(&r->peak, &r->stream, layer, progress, r->scratch);
 }
 
 static qz_status run_layer(run *r, int index)
 {
     qz_layer layer;
-    qz_layer_stats stats;
-    qz_eval_layer_rounding served = {0};
-    qz_progress *progress = r->args->progress;
     char item[64];
     snprintf(item, sizeof item, "layer %d of %lld", index + 1, (long long)qz_model_config_of(r->model)->layers);
-    QZ_TRY(qz_progress_step(progress, 0, item));
+    QZ_TRY(qz_progress_step(r->args->progress, 0, item));
     QZ_TRY(qz_model_layer(r->model, index, &layer, r->layer));
-    QZ_TRY(look(r, &layer, &stats));
-    QZ_TRY(make_outputs(r, &layer, &stats, &served));
-    QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
-    if (r->quantized && is_read(r, index)) {
-        qz_progress_section(progress, "propagate");
-        layer.tap = qz_eval_layer_tap(&served);
-        QZ_TRY(qz_advance(&r->peak, &r->stream, &layer, progress, r->scratch));
-    }
+    QZ_TRY(r->stagewise ? run_stages(r, &layer) : run_whole(r, &layer));
     for (int i = 0; i < r->args->outputs; i++) QZ_TRY(qz_target_commit(&r->target[i], index, r->peak));
     qz_arena_reset(r->layer);
     return QZ_OK;
@@ -146,7 +173,7 @@ static qz_status run_head(run *r)
         qz_arena_mark mark = qz_arena_save(r->layer);
         if (qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_HEAD)) {
             QZ_TRY(qz_model_end(r->model, QZ_END_HEAD, &linear, r->layer));
-            QZ_TRY(qz_target_end(&r->target[i], QZ_END_HEAD, &linear, &stats));
+            QZ_TRY(qz_target_outside(&r->target[i], QZ_END_HEAD, &linear, &stats));
         }
         qz_arena_restore(r->layer, mark);
         QZ_TRY(qz_target_commit(&r->target[i], layers_of(r), r->peak));
@@ -174,7 +201,7 @@ static qz_status make_embedding(run *r, int number, qz_linear *table)
     QZ_TRY(qz_target_restore_embedding(t, &done));
     if (done) return r->quantized ? read_embedding(r, t->output->folder, table) : QZ_OK;
     QZ_TRY(qz_outside_even(&even, qz_model_config_of(r->model)->hidden, r->layer));
-    QZ_TRY(qz_target_end(t, QZ_END_EMBEDDING, table, &even));
+    QZ_TRY(qz_target_outside(t, QZ_END_EMBEDDING, table, &even));
     return qz_target_commit(t, QZ_TARGET_EMBEDDING, 0);
 }
 
@@ -285,6 +312,7 @@ static qz_status begin(run *r)
     QZ_TRY(qz_arena_new(&r->scratch, "scratch"));
     QZ_TRY(qz_arena_new(&r->shared, "factor"));
     r->quantized = qz_calib_propagates_quantized(a);
+    r->stagewise = qz_calib_is_stagewise(a);
     collect_wants(r);
     for (int i = 0; i < a->outputs; i++) QZ_TRY(qz_target_open(&r->target[i], a, i, r->scratch, r->shared));
     double peak = 0;

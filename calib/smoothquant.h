@@ -20,7 +20,14 @@ typedef struct qz_smoothing {
     const qz_smoothing_linear *linear;
     int linears;
     qz_act_scheme activation;
+    /* filled by qz_smoothing_begin */
+    int64_t tokens;       /* the first of the sampled rows */
+    float *const *plain;  /* [linears] their outputs (tokens, sampled outputs), nothing rounded */
+    const double *energy; /* (tokens) */
 } qz_smoothing;
+
+/* What all factors are compared with; it lives in `arena`. `activation` may be changed afterwards. */
+QZ_NODISCARD qz_status qz_smoothing_begin(qz_smoothing *s, qz_arena *arena);
 
 /* Error of the outputs when x / s and W s are rounded by their schemes (the weights' ranges by minmax; a static scale
  * by the better of minmax and mse), on sampled tokens and outputs: the larger of the

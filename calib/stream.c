@@ -3,11 +3,6 @@
 
 #include "calib/fold.h"
 
-static int64_t width(const qz_stream *s)
-{
-    return qz_model_config_of(s->model)->hidden;
-}
-
 /* Tokens of a batch at least and at most, and what its stage inputs should take. */
 enum { LEAST_TOKENS = 2048, MOST_TOKENS = 8192, BATCH_BYTES = 48 << 20 };
 
@@ -40,7 +35,7 @@ qz_batch qz_stream_shape(const qz_stream *s, int64_t i)
 static qz_tensor stored(const qz_stream *s, int64_t i)
 {
     qz_batch b = qz_stream_shape(s, i);
-    qz_tensor all = qz_tensor_2d(s->data, s->type, s->windows * s->length, width(s));
+    qz_tensor all = qz_tensor_2d(s->data, s->type, s->windows * s->length, s->width);
     return qz_tensor_rows(&all, i * s->batch * s->length, b.sequences * b.length);
 }
 
@@ -71,6 +66,7 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
     qz_stream s = {.model = model,
                    .windows = w->count,
                    .length = w->length,
+                   .width = c->hidden,
                    .batch = qz_stream_batch(model, w->length),
                    .type = type};
     s.data = qz_arena_alloc(arena, qz_stream_bytes(c, s.windows, s.length, type));
@@ -88,4 +84,12 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
     qz_arena_restore(arena, mark);
     *out = s;
     return QZ_OK;
+}
+
+qz_status qz_stream_like(qz_stream *out, const qz_stream *s, int64_t width, qz_arena *arena)
+{
+    *out = *s;
+    out->width = width;
+    out->data = qz_arena_alloc(arena, (size_t)(s->windows * s->length * width) * (size_t)qz_dtype_bits(s->type) / 8);
+    return out->data ? QZ_OK : qz_arena_failed(arena);
 }

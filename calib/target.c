@@ -131,7 +131,6 @@ static qz_status transform(const qz_target *t, qz_layer *layer, qz_stats *stats,
         };
         QZ_TRY(qz_transform_at((size_t)choice->index)->apply(&args, t->scratch));
     }
-    round_plain(t, layer);
     return QZ_OK;
 }
 
@@ -318,26 +317,51 @@ static qz_status scale_cache(const qz_target *t, const qz_layer *layer, const qz
     return qz_writer_kv(t->writer, layer->index, &(qz_kv_values){key, value});
 }
 
-qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats, qz_eval_layer_rounding *served,
-                          qz_arena *arena)
+static qz_status served_new(const qz_target *t, const qz_layer *layer, qz_eval_layer_rounding *served, qz_arena *arena)
 {
     const int inputs = qz_model_inputs(t->model, layer->index);
     qz_eval_input_rounding *input = qz_arena_calloc(arena, (size_t)inputs * sizeof *input);
     if (!input) return qz_arena_failed(arena);
     *served = (qz_eval_layer_rounding){.backend = qz_model_backend(t->model), .inputs = inputs, .input = input};
+    return QZ_OK;
+}
+
+qz_status qz_target_begin(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
+                          qz_arena *arena)
+{
+    QZ_TRY(served_new(t, layer, served, arena));
     qz_progress_section(t->progress, "transform");
-    QZ_TRY(transform(t, layer, stats->input, arena));
+    if (stats) QZ_TRY(transform(t, layer, stats, arena));
+    round_plain(t, layer);
+    return QZ_OK;
+}
+
+qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
+                          const qz_eval_layer_rounding *served)
+{
+    qz_arena_mark mark = qz_arena_save(t->scratch);
     qz_progress_section(t->progress, "quantize");
-    for (int i = 0; i < inputs; i++) {
-        qz_arena_mark mark = qz_arena_save(t->scratch);
-        QZ_TRY(quantize_input(t, plan_of(t, layer->index), layer, i, &stats->input[i], &input[i]));
-        qz_arena_restore(t->scratch, mark);
-    }
-    if (t->output->plan->kv.wanted) QZ_TRY(scale_cache(t, layer, stats, served, arena));
+    QZ_TRY(quantize_input(t, plan_of(t, layer->index), layer, input, stats,
+                          (qz_eval_input_rounding *)&served->input[input]));
+    qz_arena_restore(t->scratch, mark);
+    return QZ_OK;
+}
+
+qz_status qz_target_end(qz_target *t, const qz_layer *layer)
+{
     return write_plain(t, layer);
 }
 
-qz_status qz_target_end(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats)
+qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats, qz_eval_layer_rounding *served,
+                          qz_arena *arena)
+{
+    QZ_TRY(qz_target_begin(t, layer, stats->input, served, arena));
+    for (int i = 0; i < served->inputs; i++) QZ_TRY(qz_target_input(t, layer, i, &stats->input[i], served));
+    if (t->output->plan->kv.wanted) QZ_TRY(scale_cache(t, layer, stats, served, arena));
+    return qz_target_end(t, layer);
+}
+
+qz_status qz_target_outside(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats)
 {
     qz_eval_input_rounding served = {0};
     qz_linear own = *linear;

@@ -38,9 +38,17 @@ qz_stats_wants qz_target_wants(const qz_calib_output *output);
  * them. */
 QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats,
                                        qz_eval_layer_rounding *served, qz_arena *arena);
+/* The same in steps, for a layer whose later inputs are looked at when its earlier linears are quantized already:
+ * begin, every input in its order, end. `stats` are for the transforms, NULL when there are none; cache scales are not
+ * made so. */
+QZ_NODISCARD qz_status qz_target_begin(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
+                                       qz_arena *arena);
+QZ_NODISCARD qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
+                                       const qz_eval_layer_rounding *served);
+QZ_NODISCARD qz_status qz_target_end(qz_target *t, const qz_layer *layer);
 /* The same for the head or the embeddings, where the plan has them (else nothing is done): `linear` is the table as in
  * the model, its values become those of the codes. */
-QZ_NODISCARD qz_status qz_target_end(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats);
+QZ_NODISCARD qz_status qz_target_outside(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats);
 QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
 
 #endif

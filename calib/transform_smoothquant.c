@@ -6,7 +6,8 @@
  * The paper has the first two; the others are an option, off because factors fitted to the largest values of short
  * calibration texts leave a static scale no room there (docs/methods.md has the figures). The search compares, on
  * sampled tokens, what the linears would really compute with weight and input rounded (smoothquant.c), for alpha = 0.3,
- * 0.35 .. 0.95 and for no factor at all, which stays when nothing is better. A fixed alpha is folded as asked. Where a
+ * 0.4 .. 0.9, for the two neighbours 0.05 beside the best of these, and for no factor at all, which stays when nothing
+ * is better. A fixed alpha is folded as asked. Where a
  * producer is left unquantized a linear's rows are not divided: its stored type would round every weight of the row.
  * Under grouped queries the channels of o that come from one v head share a factor. Behind a norm the linears of all
  * experts share one fold. */
@@ -25,7 +26,7 @@ static const qz_option options[] = {
     QZ_OPTION_END,
 };
 
-enum { FIRST = 6, LAST = 19 }; /* alpha = i / 20 */
+enum { FIRST = 6, LAST = 19, COARSE = 2 }; /* alpha = i / 20 */
 
 typedef struct fold_point {
     qz_stage stage;
@@ -144,7 +145,7 @@ static qz_status propose(const mapping *m, double least, qz_arena *scratch)
 {
     double dynamic;
     qz_smoothing s = m->smoothing;
-    if (s.activation.mode != QZ_ACT_TENSOR) return QZ_OK;
+    if (s.activation.mode != QZ_ACT_TENSOR || !qz_activation_needs_dynamic(least, 0)) return QZ_OK;
     s.activation.mode = QZ_ACT_TOKEN;
     QZ_TRY(qz_smoothing_error(&dynamic, &s, NULL, scratch));
     if (!qz_activation_needs_dynamic(least, dynamic)) return QZ_OK;
@@ -156,29 +157,52 @@ static qz_status propose(const mapping *m, double least, qz_arena *scratch)
     return QZ_OK;
 }
 
+static void use_alpha(mapping *m, int i)
+{
+    qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, i / 20.0);
+}
+
+typedef struct best {
+    int alpha; /* -1: none yet */
+    double error;
+} best;
+
+static qz_status try_alpha(best *b, mapping *m, int i, qz_arena *scratch)
+{
+    double error;
+    if (i < FIRST || i > LAST) return QZ_OK;
+    use_alpha(m, i);
+    QZ_TRY(qz_smoothing_error(&error, &m->smoothing, m->scale, scratch));
+    if (b->alpha < 0 || error < b->error) *b = (best){i, error};
+    return QZ_OK;
+}
+
+/* Coarse, then the two neighbours. */
+static qz_status find_alpha(best *b, mapping *m, qz_arena *scratch)
+{
+    *b = (best){.alpha = -1};
+    for (int i = FIRST; i <= LAST; i += COARSE) QZ_TRY(try_alpha(b, m, i, scratch));
+    const int middle = b->alpha;
+    QZ_TRY(try_alpha(b, m, middle - 1, scratch));
+    return try_alpha(b, m, middle + 1, scratch);
+}
+
 /* Leaves the best factors in m->scale; false when none is better than no factor. */
 static qz_status search(mapping *m, bool *found, qz_arena *scratch)
 {
-    double identity, least;
-    int best = -1;
+    double identity;
+    best b;
     if (!m->stats.reservoir_rows)
         return QZ_FAIL(QZ_ARG, "smoothquant's search needs sampled rows, which these statistics lack; give `alpha`");
+    QZ_TRY(qz_smoothing_begin(&m->smoothing, scratch));
     QZ_TRY(qz_smoothing_error(&identity, &m->smoothing, NULL, scratch));
-    least = identity;
-    for (int i = FIRST; i <= LAST; i++) {
-        double error;
-        qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, i / 20.0);
-        QZ_TRY(qz_smoothing_error(&error, &m->smoothing, m->scale, scratch));
-        if (error >= least) continue;
-        least = error;
-        best = i;
-    }
-    *found = best >= 0;
-    if (*found) qz_smoothquant_scales(m->scale, m->absmax_x, m->absmax_w, m->stats.k, best / 20.0);
-    if (*found) qz_report_add(m->args->report, "smoothquant", m->where, "alpha", best / 20.0, "");
+    QZ_TRY(find_alpha(&b, m, scratch));
+    *found = b.error < identity;
+    if (*found) use_alpha(m, b.alpha);
+    if (*found) qz_report_add(m->args->report, "smoothquant", m->where, "alpha", b.alpha / 20.0, "");
     qz_report_add(m->args->report, "smoothquant", m->where, "error_before", identity, "");
-    qz_report_add(m->args->report, "smoothquant", m->where, "error", least, "");
-    return propose(m, least, scratch);
+    qz_report_add(m->args->report, "smoothquant", m->where, "error", *found ? b.error : identity, "");
+    return propose(m, *found ? b.error : identity, scratch);
 }
 
 static qz_status choose(mapping *m, bool *found, qz_arena *scratch)

@@ -280,7 +280,7 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     char *print = print_of(w, l->module);
     QZ_TRY(qz_writer_keeps_codes(w) ? print_qtensor(print, l, q, act)
-                          : print_values(print, q, w->output->plan->plain_type, scratch));
+                                    : print_values(print, q, w->output->plan->plain_type, scratch));
     return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 

@@ -4,10 +4,9 @@
  * Windows of `length` ids (BOS first where the model has one); ids 1 .. length - 1 of each are predicted from those
  * before them; perplexity = exp(-mean natural log probability). Without BOS nothing changes but id 0.
  *
- *     qz_hidden *base, *other;
+ *     qz_hidden *base;
  *     QZ_TRY(qz_eval_hidden(&base, &original, model, &windows, progress));
- *     QZ_TRY(qz_eval_hidden(&other, &quantized, written, &windows, progress));
- *     QZ_TRY(qz_eval_divergence(&divergence, base, other, progress));
+ *     QZ_TRY(qz_eval_against(base, &quantized, &divergence, written, &windows, progress));
  *
  * A model is evaluated as a server runs it: what its checkpoint says of the rounding of activations and of the cache is
  * done. Where it says nothing, the tap that is installed on the model counts. */
@@ -47,12 +46,12 @@ uint64_t qz_hidden_bytes(const qz_model *m, int64_t windows, int64_t length);
 typedef struct qz_divergence {
     double kl_mean, kl_99, top1;
     int64_t tokens;
-    double seconds;
 } qz_divergence;
 
-/* Both must stem from the same windows and have the same vocabulary: else QZ_ARG naming both models' folders. */
-QZ_NODISCARD qz_status qz_eval_divergence(qz_divergence *out, const qz_hidden *base, const qz_hidden *other,
-                                          qz_progress *progress);
+/* Perplexity of a model, the same to the last bit as above, and its divergence from the base, in one pass over both
+ * heads. The windows must be those of the base and the vocabulary the same: else QZ_ARG naming both folders. */
+QZ_NODISCARD qz_status qz_eval_against(const qz_hidden *base, qz_perplexity *out, qz_divergence *divergence,
+                                       const qz_model *m, const qz_windows *w, qz_progress *progress);
 /* Bytes at the peak of evaluating a model like `m` and comparing it, what the base keeps included. */
 uint64_t qz_eval_compare_bytes(const qz_model *m, int64_t windows, int64_t length);
 

@@ -1,5 +1,5 @@
 /* Perplexity of a model on windows of ids: the last hidden states of the pass, scored by the head in batches of a few
- * windows.
+ * windows; with a base, its divergence from it while the logits are there (divergence.c).
  *
  * perplexity = exp(-mean log p(id[t] | ids before t)), t = 1 .. length - 1 of each window, summed in the order of the
  * windows in double, so that it does not depend on threads. */
@@ -10,9 +10,10 @@
 
 typedef struct scoring {
     const qz_hidden *h;
-    int64_t batch;    /* windows */
-    double *log_prob; /* (windows * length) */
-    int32_t *targets; /* (batch * length) */
+    int64_t batch;              /* windows */
+    double *log_prob;           /* (windows * length) */
+    int32_t *targets;           /* (batch * length) */
+    qz_divergence_run *against; /* NULL: perplexity alone */
     qz_arena *run, *scratch;
 } scoring;
 
@@ -30,7 +31,9 @@ static qz_status score_batches(const scoring *s, qz_progress *progress)
         const qz_tensor hidden = qz_tensor_rows(&s->h->states, at, windows * w->length);
         const qz_tensor log_prob = qz_tensor_1d(s->log_prob + at, QZ_F64, hidden.shape[0]);
         next_ids(s->targets, w->ids + at, windows, w->length);
-        QZ_TRY(qz_model_log_prob(s->h->model, &hidden, s->targets, &log_prob, s->scratch));
+        if (s->against) qz_divergence_batch(s->against, at, hidden.shape[0]);
+        const qz_logits_tap tap = {s->against ? qz_divergence_tile : NULL, s->against};
+        QZ_TRY(qz_model_log_prob_tapped(s->h->model, &hidden, s->targets, &log_prob, tap, s->scratch));
         QZ_TRY(qz_progress_step(progress, (uint64_t)windows, "head"));
     }
     return QZ_OK;
@@ -66,17 +69,17 @@ static qz_status run_scoring(qz_perplexity *out, scoring *s, qz_progress *progre
     return add_up(out, s);
 }
 
-static qz_status score(qz_perplexity *out, const qz_hidden *h, qz_progress *progress)
+static qz_status score(qz_perplexity *out, const qz_hidden *h, qz_divergence_run *against, qz_progress *progress)
 {
-    scoring s = {.h = h, .batch = qz_pass_batch(h->model, h->windows->count, h->windows->length)};
+    scoring s = {.h = h, .against = against, .batch = qz_pass_batch(h->model, h->windows->count, h->windows->length)};
     qz_status status = run_scoring(out, &s, progress);
     qz_arena_free(s.run);
     qz_arena_free(s.scratch);
     return status;
 }
 
-qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m, const qz_windows *w,
-                         qz_progress *progress)
+static qz_status evaluate(qz_hidden **kept, qz_perplexity *out, const qz_model *m, const qz_windows *w,
+                          qz_divergence_run *against, qz_progress *progress)
 {
     *kept = NULL;
     *out = (qz_perplexity){0};
@@ -86,7 +89,7 @@ qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m
     const double start = qz_seconds();
     qz_progress_begin(progress, "perplexity", (uint64_t)(w->count * (qz_model_config_of(m)->layers + 1)));
     qz_status status = qz_pass_run(kept, m, w, progress);
-    if (status == QZ_OK) status = score(out, *kept, progress);
+    if (status == QZ_OK) status = score(out, *kept, against, progress);
     qz_progress_end(progress);
     out->seconds = qz_seconds() - start;
     if (status == QZ_OK) return QZ_OK;
@@ -95,12 +98,33 @@ qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m
     return status;
 }
 
+qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m, const qz_windows *w,
+                         qz_progress *progress)
+{
+    return evaluate(kept, out, m, w, NULL, progress);
+}
+
 qz_status qz_eval_perplexity(qz_perplexity *out, const qz_model *m, const qz_windows *w, qz_progress *progress)
 {
     qz_hidden *hidden;
-    QZ_TRY(qz_eval_hidden(&hidden, out, m, w, progress));
+    QZ_TRY(evaluate(&hidden, out, m, w, NULL, progress));
     qz_hidden_free(hidden);
     return QZ_OK;
+}
+
+qz_status qz_eval_against(const qz_hidden *base, qz_perplexity *out, qz_divergence *divergence, const qz_model *m,
+                          const qz_windows *w, qz_progress *progress)
+{
+    qz_hidden *hidden;
+    qz_divergence_run *against;
+    *out = (qz_perplexity){0};
+    *divergence = (qz_divergence){0};
+    QZ_TRY(qz_divergence_new(&against, base, m, w));
+    qz_status status = evaluate(&hidden, out, m, w, against, progress);
+    if (status == QZ_OK) status = qz_divergence_finish(divergence, against);
+    qz_hidden_free(hidden);
+    qz_divergence_free(against);
+    return status;
 }
 
 /* Without the hidden states: the pass, or the head with the scores. */
@@ -119,7 +143,6 @@ uint64_t qz_eval_bytes(const qz_model *m, int64_t windows, int64_t length)
 
 uint64_t qz_eval_compare_bytes(const qz_model *m, int64_t windows, int64_t length)
 {
-    const uint64_t kept = qz_hidden_bytes(m, windows, length);
-    const uint64_t alone = working_bytes(m, windows, length), logits = qz_divergence_bytes(m, windows, length);
-    return 2 * kept + (alone > logits ? alone : logits);
+    return qz_hidden_bytes(m, windows, length) + qz_eval_bytes(m, windows, length) +
+           qz_divergence_bytes(m, windows, length);
 }

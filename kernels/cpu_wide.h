@@ -6,7 +6,10 @@
  * exp(x) = 2^n exp(r), n = rint(x log2 e), |r| <= ln 2 / 2 (Cody and Waite 1980: ln 2 in two parts, the first so short
  * that n times it is exact), and Moshier's polynomial (Cephes, expf) for exp(r). Error at most 1.1 ulp; overflow gives
  * infinity, underflow is gradual, NaN stays. tanh is Moshier's too (Cephes, tanhf): a polynomial below 0.625, beyond it
- * 1 - 2 / (exp(2 |x|) + 1); error at most 1.5 ulp. */
+ * 1 - 2 / (exp(2 |x|) + 1); error at most 1.5 ulp.
+ *
+ * exp in double, for x <= 0: the same reduction and the Taylor polynomial of degree 13, whose remainder is below 1e-17;
+ * 0 below -700, error at most 1.5 ulp above. */
 #ifndef QZ_KERNELS_CPU_WIDE_H
 #define QZ_KERNELS_CPU_WIDE_H
 
@@ -67,6 +70,48 @@ static inline float qz_fast_exp(float x)
     /* 2^n in two factors, both of them normal numbers */
     const int32_t e = (int32_t)(qz_bits_from_float(shifted) - qz_bits_from_float(whole)), half = e >> 1;
     return p * qz_float_from_bits((uint32_t)(half + 127) << 23) * qz_float_from_bits((uint32_t)(e - half + 127) << 23);
+}
+
+static inline double qz_select_double(int condition, double a, double b)
+{
+    const uint64_t mask = 0u - (uint64_t)condition;
+    uint64_t x, y;
+    double out;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    x = (x & mask) | (y & ~mask);
+    memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+/* NaN stays. */
+static inline double qz_fast_exp_double(double x)
+{
+    const double whole = 6755399441055744.0; /* 1.5 * 2^52, as above */
+    const double least = -700, inside = qz_select_double(x < least, least, x);
+    const double shifted = inside * 1.4426950408889634 + whole, n = shifted - whole;
+    /* ln 2 in two parts, the first with 32 bits: Cody and Waite, as in fdlibm's e_exp.c */
+    const double r = (inside - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+    double p = 1.0 / 6227020800.0;
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * (r * r) + r + 1;
+    uint64_t shifted_bits, whole_bits, power;
+    double scale;
+    memcpy(&shifted_bits, &shifted, sizeof shifted_bits);
+    memcpy(&whole_bits, &whole, sizeof whole_bits);
+    power = (shifted_bits - whole_bits + 1023) << 52;
+    memcpy(&scale, &power, sizeof scale);
+    return qz_select_double(x < least, 0, p * scale);
 }
 
 static inline float qz_fast_tanh(float x)

@@ -26,6 +26,18 @@ enum { QZ_HISTOGRAM_BINS = 1 << 14, QZ_HISTOGRAM_SHIFT = 18 };
 /* Columns that round_columns takes at most in one call. */
 enum { QZ_ROUND_COLUMNS = 128 };
 
+/* What divergence_sums gives of two rows of logits a and b. */
+enum {
+    QZ_DIVERGENCE_MAX_A, /* max a */
+    QZ_DIVERGENCE_TOP_A, /* its place, the first of equals */
+    QZ_DIVERGENCE_MAX_B,
+    QZ_DIVERGENCE_TOP_B,
+    QZ_DIVERGENCE_SUM_A, /* sum exp(a - max a) */
+    QZ_DIVERGENCE_SUM_B,
+    QZ_DIVERGENCE_WEIGHTED, /* sum exp(a - max a) (a - b) */
+    QZ_DIVERGENCE_SUMS
+};
+
 /* The grids that round_columns rounds to: column k of row n has scale and zero (row[k], n). */
 typedef struct qz_round_grids {
     const qz_scheme *scheme; /* its format, zero_rule and narrow */

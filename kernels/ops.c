@@ -344,6 +344,19 @@ qz_status qz_op_log_prob(const qz_backend *backend, const qz_tensor *out, const 
     return backend->log_prob(out, logits, target);
 }
 
+qz_status qz_op_divergence_sums(const qz_backend *backend, const qz_tensor *sums, const qz_tensor *a,
+                                const qz_tensor *b)
+{
+    BEGIN(divergence_sums)
+    QZ_TRY(view(&c, "a", a, TYPE(F32), "T,V"));
+    QZ_TRY(view(&c, "b", b, TYPE(F32), "T,V"));
+    QZ_TRY(view(&c, "sums", sums, TYPE(F64), "T,S"));
+    if (sums->shape[1] != QZ_DIVERGENCE_SUMS)
+        return QZ_FAIL(QZ_SHAPE, "divergence_sums: sums has %lld columns, expected %d", (long long)sums->shape[1],
+                       QZ_DIVERGENCE_SUMS);
+    return backend->divergence_sums(sums, a, b);
+}
+
 qz_status qz_op_first_nonfinite(const qz_backend *backend, const qz_tensor *x, int64_t *index)
 {
     BEGIN(first_nonfinite)

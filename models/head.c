@@ -100,28 +100,40 @@ static qz_status tile_logits(const qz_model *m, const qz_tensor *logits, const q
     return cap > 0 ? qz_op_softcap(m->backend, logits, logits, cap) : QZ_OK;
 }
 
-static qz_status write_logits(const qz_model *m, const qz_tensor *hidden, const qz_tensor *logits, qz_arena *scratch)
+static qz_status write_logits(const qz_model *m, const qz_tensor *hidden, int64_t first, const qz_tensor *logits,
+                              qz_arena *scratch)
 {
+    const int64_t end = first + logits->shape[1];
     float *room = qz_arena_array(scratch, float, (size_t)(TILE * m->config.hidden));
     if (!room) return qz_arena_failed(scratch);
-    for (int64_t v = 0; v < m->config.vocabulary; v = tile_end(m, v)) {
+    for (int64_t v = first; v < end; v += TILE) {
+        const int64_t count = end - v < TILE ? end - v : TILE;
         qz_tensor rows, tile = *logits;
-        QZ_TRY(head_rows(m, v, tile_end(m, v) - v, room, &rows));
-        tile.data = qz_f32(logits) + v;
-        tile.shape[1] = tile_end(m, v) - v;
+        QZ_TRY(head_rows(m, v, count, room, &rows));
+        tile.data = qz_f32(logits) + (v - first);
+        tile.shape[1] = count;
         QZ_TRY(tile_logits(m, &tile, hidden, &rows));
     }
     return QZ_OK;
+}
+
+qz_status qz_model_logits_part(const qz_model *m, const qz_tensor *hidden, int64_t first, const qz_tensor *logits,
+                               qz_arena *scratch)
+{
+    if (logits->ndim != 2 || first < 0 || logits->shape[1] > m->config.vocabulary - first)
+        return QZ_FAIL(QZ_SHAPE, "logits from entry %lld on must be (tokens, at most %lld)", (long long)first,
+                       (long long)(m->config.vocabulary - first));
+    qz_arena_mark mark = qz_arena_save(scratch);
+    qz_status status = write_logits(m, hidden, first, logits, scratch);
+    qz_arena_restore(scratch, mark);
+    return status;
 }
 
 qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidden, const qz_tensor *logits, qz_arena *scratch)
 {
     if (logits->ndim != 2 || logits->shape[1] != m->config.vocabulary)
         return QZ_FAIL(QZ_SHAPE, "logits must be (tokens, %lld)", (long long)m->config.vocabulary);
-    qz_arena_mark mark = qz_arena_save(scratch);
-    qz_status status = write_logits(m, hidden, logits, scratch);
-    qz_arena_restore(scratch, mark);
-    return status;
+    return qz_model_logits_part(m, hidden, 0, logits, scratch);
 }
 
 /* ---- log probabilities ---- */
@@ -129,6 +141,7 @@ qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidden, const qz_t
 typedef struct sums {
     int64_t tokens;
     const int32_t *target;
+    qz_logits_tap tap;
     double *target_logit; /* (T) */
     double *log_sum;      /* (T) of the tiles so far */
     double *tile_first;   /* (T) log probability of a tile's first entry within the tile */
@@ -168,15 +181,16 @@ static qz_status sum_tiles(const qz_model *m, const qz_tensor *hidden, sums *s, 
         QZ_TRY(head_rows(m, v, tile_end(m, v) - v, room, &rows));
         QZ_TRY(tile_logits(m, &tile, hidden, &rows));
         QZ_TRY(add_tile(m, s, &tile, v));
+        if (s->tap.fn) QZ_TRY(s->tap.fn(s->tap.context, v, &tile));
     }
     return QZ_OK;
 }
 
 static qz_status log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets, double *out,
-                          qz_arena *scratch)
+                          qz_logits_tap tap, qz_arena *scratch)
 {
     const size_t tokens = (size_t)hidden->shape[0];
-    sums s = {.tokens = hidden->shape[0], .target = targets};
+    sums s = {.tokens = hidden->shape[0], .target = targets, .tap = tap};
     s.target_logit = qz_arena_array(scratch, double, tokens);
     s.log_sum = qz_arena_array(scratch, double, tokens);
     s.tile_first = qz_arena_array(scratch, double, tokens);
@@ -190,6 +204,12 @@ static qz_status log_prob(const qz_model *m, const qz_tensor *hidden, const int3
 qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
                             const qz_tensor *log_probs, qz_arena *scratch)
 {
+    return qz_model_log_prob_tapped(m, hidden, targets, log_probs, (qz_logits_tap){0}, scratch);
+}
+
+qz_status qz_model_log_prob_tapped(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
+                                   const qz_tensor *log_probs, qz_logits_tap tap, qz_arena *scratch)
+{
     const int64_t tokens = hidden->shape[0];
     if (log_probs->dtype != QZ_F64 || log_probs->ndim != 1 || log_probs->shape[0] != tokens)
         return QZ_FAIL(QZ_SHAPE, "log probabilities must be a dense F64 view of shape (%lld)", (long long)tokens);
@@ -199,7 +219,7 @@ qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const in
                            (long long)m->config.vocabulary);
     }
     qz_arena_mark mark = qz_arena_save(scratch);
-    qz_status status = log_prob(m, hidden, targets, log_probs->data, scratch);
+    qz_status status = log_prob(m, hidden, targets, log_probs->data, tap, scratch);
     qz_arena_restore(scratch, mark);
     return status;
 }

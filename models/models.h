@@ -266,9 +266,19 @@ QZ_NODISCARD qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *r
 /* logits (T, V) of normed hidden states (T, C); the head's weights are widened a tile at a time. */
 QZ_NODISCARD qz_status qz_model_logits(const qz_model *m, const qz_tensor *hidden, const qz_tensor *logits,
                                        qz_arena *scratch);
+/* Of the vocabulary entries [first, first + count) alone: logits (T, count). */
+QZ_NODISCARD qz_status qz_model_logits_part(const qz_model *m, const qz_tensor *hidden, int64_t first,
+                                            const qz_tensor *logits, qz_arena *scratch);
 /* log_prob (T) F64 of targets (T) given normed hidden states, without holding more than a block of logits. */
 QZ_NODISCARD qz_status qz_model_log_prob(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
                                          const qz_tensor *log_probs, qz_arena *scratch);
+/* The same; the tap sees the logits (T, count) of the entries [first, first + count), block after block. */
+typedef struct qz_logits_tap {
+    qz_status (*fn)(void *context, int64_t first, const qz_tensor *logits);
+    void *context;
+} qz_logits_tap;
+QZ_NODISCARD qz_status qz_model_log_prob_tapped(const qz_model *m, const qz_tensor *hidden, const int32_t *targets,
+                                                const qz_tensor *log_probs, qz_logits_tap tap, qz_arena *scratch);
 /* Bytes of scratch that log_prob takes at most for `tokens`; logits takes less. */
 uint64_t qz_model_head_bytes(const qz_model *m, int64_t tokens);
 

@@ -76,25 +76,22 @@ static qz_status check_other(const comparison *c, const char *folder)
 
 /* ---- figures ---- */
 
-static qz_status measure(compared *row, qz_hidden **hidden, const comparison *c, const qz_session *s,
-                         const char *folder)
+static qz_status measure(compared *row, comparison *c, const qz_session *s, const char *folder)
 {
     row->folder = folder;
     row->container = qz_ckpt_container(s->ckpt)->plugin.name;
     QZ_TRY(qz_session_count(&row->count, s));
     QZ_TRY(qz_folder_bytes(&row->folder_bytes, folder));
-    return qz_eval_hidden(hidden, &row->perplexity, s->model, &c->windows, c->progress);
+    if (row->base) return qz_eval_hidden(&c->hidden, &row->perplexity, s->model, &c->windows, c->progress);
+    return qz_eval_against(c->hidden, &row->perplexity, &row->divergence, s->model, &c->windows, c->progress);
 }
 
 static qz_status measure_other(comparison *c, int i)
 {
     qz_session other;
-    qz_hidden *hidden = NULL;
     const char *folder = c->cli->argument[i];
     QZ_TRY(qz_session_open_weights(&other, folder, c->cli->backend, c->cli->pass_through, c->cli->arena));
-    qz_status status = measure(&c->row[i], &hidden, c, &other, folder);
-    if (status == QZ_OK) status = qz_eval_divergence(&c->row[i].divergence, c->hidden, hidden, c->progress);
-    qz_hidden_free(hidden);
+    qz_status status = measure(&c->row[i], c, &other, folder);
     qz_session_close(&other);
     return status;
 }
@@ -104,7 +101,7 @@ static qz_status measure_all(comparison *c)
     c->row[0].base = true;
     QZ_TRY(load_windows(&c->windows, c, &c->base));
     for (int i = 1; i < c->cli->arguments; i++) QZ_TRY(check_other(c, c->cli->argument[i]));
-    QZ_TRY(measure(&c->row[0], &c->hidden, c, &c->base, c->cli->argument[0]));
+    QZ_TRY(measure(&c->row[0], c, &c->base, c->cli->argument[0]));
     for (int i = 1; i < c->cli->arguments; i++) QZ_TRY(measure_other(c, i));
     return QZ_OK;
 }
@@ -165,7 +162,7 @@ static void put_row(qz_json_writer *w, const comparison *c, const compared *row)
     qz_json_put_double(w, "bits_per_weight", qz_bits(n->bytes, n->numbers));
     qz_json_put_double(w, "bits_per_quantized_weight", qz_bits(n->linear_bytes, n->linear_numbers));
     qz_json_put_int(w, "folder_bytes", (int64_t)row->folder_bytes);
-    qz_json_put_double(w, "seconds", row->perplexity.seconds + row->divergence.seconds);
+    qz_json_put_double(w, "seconds", row->perplexity.seconds);
     qz_json_end(w);
 }
 

@@ -186,12 +186,9 @@ static qz_status calibrate(run *r)
 
 static qz_status evaluate_model(run *r, qz_run_result *result, const qz_model *m)
 {
-    qz_hidden *hidden;
-    QZ_TRY(qz_eval_hidden(&hidden, &result->quantized, m, &r->evaluation, r->progress));
-    qz_status status = qz_eval_divergence(&result->divergence, r->hidden, hidden, r->progress);
-    qz_hidden_free(hidden);
-    result->evaluated = status == QZ_OK;
-    return status;
+    QZ_TRY(qz_eval_against(r->hidden, &result->quantized, &result->divergence, m, &r->evaluation, r->progress));
+    result->evaluated = true;
+    return QZ_OK;
 }
 
 /* On the folder that was written, opened anew. */

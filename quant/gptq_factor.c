@@ -2,7 +2,7 @@
  *
  * With rows and columns reversed a lower Cholesky factor becomes the upper one of H = R R^T, so one factorization is
  * enough (Frantar et al. 2022 take three steps: factor, inverse, factor of the inverse). It is computed in FP64 and
- * kept in FP32.
+ * kept in FP32 in the same memory, 8 K^2 bytes.
  *
  * Damping: a rung of the ladder times the mean of diag(G) over the channels that fired is added to their diagonal; the
  * next rung is taken when a pivot is not positive. A channel that never fired has a 1 there and nothing beside it: no
@@ -48,22 +48,43 @@ static void reversed(double *h, const qz_gptq_factor *f)
         }
 }
 
-/* l_kj = R_jk / R_kk and R_kk^2, where R_jk stands at (K-1-j, K-1-k) of the reversed factor. */
-static void keep(qz_gptq_factor *f, const double *h)
+/* The factor stands reversed, R_jk at (K-1-j, K-1-k), so l lies mirrored at the other diagonal. Places change in pairs,
+ * here those whose upper one is in a tile of rows. */
+static void turn_rows(double *h, const double *own, int64_t size, int64_t first)
+{
+    const int64_t last = size - 1;
+    for (int64_t j0 = 0; j0 < size; j0 += BLOCK)
+        for (int64_t k = first; k < first + BLOCK && k < size; k++)
+            for (int64_t j = j0; j < j0 + BLOCK && j <= k && j + k <= last; j++) {
+                double *here = h + k * size + j, *there = h + (last - j) * size + last - k;
+                const double value = *here;
+                *here = *there / own[k];
+                if (here != there) *there = value / own[last - j];
+            }
+}
+
+/* The lower triangle of `h` as fp32 with zeros above, in the same memory: a row moves to where others have gone. */
+static void squeeze(float *l, const double *h, int64_t size)
+{
+    for (int64_t k = 0; k < size; k++) {
+        for (int64_t j = 0; j < k; j++) l[k * size + j] = (float)h[k * size + j];
+        l[k * size + k] = 1;
+        memset(l + k * size + k + 1, 0, (size_t)(size - k - 1) * sizeof *l);
+    }
+}
+
+/* l_kj = R_jk / R_kk in the memory of the factor; R_kk^2. */
+static void keep(qz_gptq_factor *f, double *h)
 {
     const int64_t size = f->stats->k, last = size - 1;
-    memset(f->l, 0, (size_t)(size * size) * sizeof *f->l);
+    for (int64_t k = 0; k < size; k++) f->weight[k] = h[(last - k) * (size + 1)];
     QZ_PARALLEL_FOR
-    for (int64_t k0 = 0; k0 < size; k0 += BLOCK)
-        for (int64_t j0 = 0; j0 <= k0; j0 += BLOCK)
-            for (int64_t k = k0; k < k0 + BLOCK && k < size; k++) {
-                const double own = h[(last - k) * (size + 1)];
-                for (int64_t j = j0; j < j0 + BLOCK && j <= k; j++)
-                    f->l[k * size + j] = (float)(h[(last - j) * size + last - k] / own);
-            }
+    for (int64_t k = 0; k < size; k += BLOCK) turn_rows(h, f->weight, size, k);
+    f->l = (float *)h;
+    squeeze(f->l, h, size);
     for (int64_t k = 0; k < size; k++) {
-        const double own = h[(last - k) * (size + 1)];
-        f->weight[k] = f->stats->gram[f->visit[k] * (size + 1)] > 0 ? own * own : 0;
+        const bool fired = f->stats->gram[f->visit[k] * (size + 1)] > 0;
+        f->weight[k] = fired ? f->weight[k] * f->weight[k] : 0;
         f->cost[f->visit[k]] = (float)f->weight[k];
     }
 }
@@ -100,24 +121,24 @@ static qz_status factorize(bool *done, qz_gptq_factor *f, const qz_backend *back
 
 static qz_status make(qz_gptq_factor **out, const qz_gptq_factor *key, const qz_backend *backend, qz_arena *arena)
 {
-    const size_t k = (size_t)key->stats->k;
+    const size_t k = (size_t)key->stats->k, all = k * k;
     bool done;
     qz_gptq_factor *f = *out = qz_arena_array(arena, qz_gptq_factor, 1);
     if (!f) return qz_arena_failed(arena);
     *f = *key;
     f->visit = qz_arena_array(arena, int32_t, k);
-    f->l = qz_arena_array(arena, float, k *k);
     f->weight = qz_arena_array(arena, double, k);
     f->cost = qz_arena_array(arena, float, k);
-    if (!f->visit || !f->l || !f->weight || !f->cost) return qz_arena_failed(arena);
-    const qz_arena_mark mark = qz_arena_save(arena);
+    if (!f->visit || !f->weight || !f->cost) return qz_arena_failed(arena);
     QZ_TRY(check_finite(backend, f->stats));
     QZ_TRY(qz_gptq_visit(f->visit, f->stats, f->order, f->group, arena));
-    double *h = qz_arena_array(arena, double, k *k);
+    const qz_arena_mark mark = qz_arena_save(arena);
+    double *h = qz_arena_array(arena, double, all);
     if (!h) return qz_arena_failed(arena);
     QZ_TRY(factorize(&done, f, backend, h));
+    if (done) return QZ_OK;
     qz_arena_restore(arena, mark);
-    if (!done) *out = NULL;
+    *out = NULL;
     return QZ_OK;
 }
 
@@ -145,5 +166,5 @@ uint64_t qz_gptq_factor_bytes(int64_t k)
 {
     enum { PADDING = 512 };
     const uint64_t n = (uint64_t)k;
-    return n * n * (sizeof(double) + sizeof(float)) + n * (sizeof(int32_t) + sizeof(double) + sizeof(float)) + PADDING;
+    return n * n * sizeof(double) + n * (sizeof(int32_t) + sizeof(double) + sizeof(float)) + PADDING;
 }

@@ -160,12 +160,13 @@ Test(golden_smoothquant, its_own_error_orders_the_factors)
     setup(&f);
     const qz_smoothing_linear linear = {
         f.w, {.format = QZ_FORMAT_INT8, .piece_rows = 1, .symmetric = true, .scale_type = QZ_F32}};
-    const qz_smoothing s = {.backend = f.backend,
-                            .stats = &f.stats,
-                            .linear = &linear,
-                            .linears = 1,
-                            .activation = {QZ_ACT_TOKEN, QZ_FORMAT_INT8, 0, true, 127.5f}};
+    qz_smoothing s = {.backend = f.backend,
+                      .stats = &f.stats,
+                      .linear = &linear,
+                      .linears = 1,
+                      .activation = {QZ_ACT_TOKEN, QZ_FORMAT_INT8, 0, true, 127.5f}};
     float *scale = qz_arena_array(f.arena, float, (size_t)f.w.shape[1]);
+    check_ok(qz_smoothing_begin(&s, f.arena));
     check_ok(qz_smoothing_error(&plain, &s, NULL, f.arena));
     qz_smoothquant_scales(scale, f.stats.absmax, f.absmax_w, f.w.shape[1], 0.5);
     check_ok(qz_smoothing_error(&half, &s, scale, f.arena));

@@ -1,16 +1,21 @@
 #!/bin/sh
-# Do the real programs read what we write? Quantizes the demo model, then compares the perplexity that qcal, vLLM,
-# transformers (gptqmodel) and an independent decoder find (all within 0.1 %), and our dequantized weights with that
-# decoder's. For developers: needs the interop scripts in $QZ_SHARED/interop (default ../shared) and the Python
-# environments that their setup.sh makes (vllm, hf, gptq; several GB).
+# Do the real programs read what we write? Every shipped recipe runs on the demo model into out/interop; then, for each
+# folder: our dequantized weights against an independent decoder's, bit for bit, and the perplexity that qcal finds
+# against that of the decoded weights as a plain model, of vLLM and of transformers (gptqmodel). One table; exit code 1
+# when a row fails. What may be refused, by which words, and what each program computes with is in rows.txt.
+# RECIPES="gptq-w4 nf4": only those. WINDOWS=N: windows of text (8). KEEP=1: do not make folders again that are there.
+# For developers: needs the interop scripts in $QZ_SHARED/interop (default ../shared) and the Python environments that
+# their setup.sh makes (vllm, hf, gptq; several GB).
 set -eu
 cd "$(dirname "$0")/../.."
-shared=${QZ_SHARED:-../shared}
-scripts=$shared/interop
+unset OPENBLAS_CORETYPE
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+scripts=${QZ_SHARED:-../shared}/interop
 home=${QZ_INTEROP_HOME:-$HOME/.cache/quartz-interop}
-qcal=$PWD/build/release/bin/qcal
+qcal=${QCAL:-build/release/bin/qcal}
+out=out/interop
 text=demo/text/test.txt
-windows=80
+windows=${WINDOWS:-8}
 [ -f "$scripts/check_vllm.py" ] || { echo "interop: no $scripts; set QZ_SHARED to the folder that holds interop/" >&2; exit 1; }
 for name in vllm hf gptq; do
     [ -x "$home/$name/bin/python" ] || {
@@ -20,37 +25,79 @@ for name in vllm hf gptq; do
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-out=${1:-$work/awq}
-[ -d "$out" ] || "$qcal" run recipes/awq-llama.json --output "$out" --quiet
+mkdir -p "$out/checks"
 
-# A check prints one line of JSON among others; the figure of a key in it.
-figure() {
-    sed -n 's/.*"'"$1"'": *\([0-9.eE+-]*\).*/\1/p' "$2" | tail -n 1
+# The recipe as it is shipped, but for the place of its outputs.
+run_recipe() { # recipe
+    sed "s#\"out/#\"$out/#" "recipes/$1.json" >"$work/$1.json"
+    "$qcal" run "$work/$1.json" --overwrite --quiet --set evaluate.windows="$windows" >"$out/checks/$1.run" 2>&1
 }
-check() { # name, key, command...
-    name=$1 key=$2
-    shift 2
-    echo "interop: $name"
-    "$@" >"$work/$name.out" 2>"$work/$name.err" || {
-        tail -n 20 "$work/$name.out" "$work/$name.err" >&2
-        echo "interop: $name FAILED" >&2
-        exit 1
+# One program's figure on a folder, or "refused" when it fails with the words that are expected, or "failed".
+figure() { # folder, name of the check, expected words, command...
+    result=$out/checks/$(echo "$1" | tr / -).$2 words=$3
+    shift 3
+    if "$@" >"$result" 2>"$work/err"; then
+        sed -n 's/.*"\(ppl\|perplexity\)": *\([0-9.eE+-]*\).*/\2/p' "$result" | tail -n 1
+    elif [ -n "$words" ] && cat "$result" "$work/err" | grep -qF -- "$words"; then
+        echo refused
+    else
+        tail -n 5 "$result" "$work/err" >&2
+        echo failed
+    fi
+}
+# The same names, shapes and bits; a head that is tied may be stored or not.
+same_bits='
+import sys; sys.path.insert(0, sys.argv[1]); import decode
+a, b = (decode.read_safetensors(f) for f in sys.argv[2:])
+names = (set(a) | set(b)) - ({"lm_head.weight"} if ("lm_head.weight" in a) != ("lm_head.weight" in b) else set())
+for n in sorted(names):
+    if n not in a or n not in b: sys.exit(n + ": in one of the two only")
+    x, y = a[n], b[n]
+    if x.dtype != "F32" or x.dtype != y.dtype or x.shape != y.shape: sys.exit(n + ": another type or shape")
+    if x.raw.tobytes() != y.raw.tobytes(): sys.exit(n + ": other bits")
+print(len(names), "tensors, the same bits")'
+decode_equal() { # folder
+    rm -f "$work/ours.safetensors"
+    "$qcal" decode "$1" --output "$work/ours.safetensors" &&
+        "$home/hf/bin/python" "$scripts/decode.py" "$1" -o "$work/theirs.safetensors" &&
+        "$home/hf/bin/python" -c "$same_bits" "$scripts" "$work/ours.safetensors" "$work/theirs.safetensors" &&
+        "$home/hf/bin/python" "$scripts/compare.py" "$1" "$work/ours.safetensors" --fail-above 0
+}
+check_folder() { # folder, rounded, vLLM: reference, flags, words; transformers: reference, environment, words
+    dir=$out/$1 scored="--text $text --windows $windows"
+    name=$(echo "$1" | tr / -)
+    equal=no act=-
+    if decode_equal "$dir" >"$out/checks/$name.decode" 2>&1; then equal=yes; else tail -n 5 "$out/checks/$name.decode" >&2; fi
+    ours=$(figure "$1" qcal "" "$qcal" eval "$dir" --data $text --windows "$windows" --json)
+    # shellcheck disable=SC2086
+    {
+        dense=$(figure "$1" dense "" "$home/hf/bin/python" "$scripts/ppl_dense.py" "$dir" $scored)
+        [ "$2" = inputs ] && act=$(figure "$1" act "" "$home/hf/bin/python" "$scripts/ppl_dense.py" "$dir" --act $scored)
+        vllm=$(figure "$1" vllm "$5" "$home/vllm/bin/python" "$scripts/check_vllm.py" "$dir" $4 $scored)
+        hf=$(figure "$1" transformers "$8" "$home/$7/bin/python" "$scripts/check_hf.py" "$dir" $scored)
     }
-    printf '%s %s\n' "$name" "$(figure "$key" "$work/$name.out")" >>"$work/figures"
+    echo "$1|$2|$ours|$dense|$act|$3|$vllm|$6|$hf|$equal" >>"$work/figures"
 }
-check qcal perplexity "$qcal" eval "$out" --data $text --windows $windows --json
-check dense ppl "$home/hf/bin/python" "$scripts/ppl_dense.py" "$out" --text $text --windows $windows
-check vllm ppl "$home/vllm/bin/python" "$scripts/check_vllm.py" "$out" --text $text --windows $windows
-check transformers ppl "$home/gptq/bin/python" "$scripts/check_hf.py" "$out" --text $text --windows $windows
-awk '{ if (NR == 1) first = $2
-       ratio = $2 / first; bad = !(ratio > 0.999 && ratio < 1.001); failed = failed || bad
-       printf "%-14s %10.4f %+8.3f %% %s\n", $1, $2, 100 * (ratio - 1), bad ? "FAILED: more than 0.1 %" : "" }
-     END { exit failed || NR != 4 }' "$work/figures"
 
-echo "interop: our dequantized weights against decode.py's"
-"$qcal" decode "$out" --output "$work/ours.safetensors"
-"$home/hf/bin/python" "$scripts/decode.py" "$out" -o "$work/theirs.safetensors" >/dev/null
-"$home/hf/bin/python" "$scripts/compare.py" "$work/ours.safetensors" "$work/theirs.safetensors" --fail-above 1e-6 \
-    >"$work/compare.out" || { cat "$work/compare.out"; exit 1; }
-tail -n 1 "$work/compare.out"
-echo "interop: all of it agrees"
+: >"$work/figures"
+made=
+grep -v '^#' tests/interop/rows.txt | tr -s ' ' | sed 's/ *| */|/g' >"$work/rows"
+for recipe in ${RECIPES:-}; do
+    grep -q "^$recipe|" "$work/rows" || { echo "interop: tests/interop/rows.txt has no row for $recipe" >&2; exit 1; }
+done
+for file in recipes/*.json; do
+    recipe=$(basename "$file" .json)
+    [ "$recipe" = recipe.schema ] || grep -q "^$recipe|" "$work/rows" || { echo "interop: no row for $file" >&2; exit 1; }
+done
+while IFS='|' read -r recipe folder rounded vllm flags vllm_words hf environment hf_words <&3; do
+    case " ${RECIPES:-$recipe} " in *" $recipe "*) ;; *) continue ;; esac
+    echo "interop: $folder" >&2
+    if [ "$recipe" != "$made" ] && ! { [ -n "${KEEP:-}" ] && [ -d "$out/$folder" ]; } && ! run_recipe "$recipe"; then
+        tail -n 5 "$out/checks/$recipe.run" >&2
+        echo "$folder|$rounded|failed|-|-|ours|-|ours|-|-" >>"$work/figures"
+        continue
+    fi
+    made=$recipe
+    check_folder "$folder" "$rounded" "$vllm" "$flags" "$vllm_words" "$hf" "$environment" "$hf_words"
+done 3<"$work/rows"
+awk -F'|' -f tests/interop/table.awk "$work/figures"

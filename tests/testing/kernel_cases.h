@@ -428,6 +428,17 @@ static inline qz_tensor kernel_bytes(kernel_run *r, int64_t rows, int64_t cols, 
     return qz_tensor_2d(data, QZ_U8, rows, cols);
 }
 
+/* (T, V) */
+static inline void kernel_run_divergence_sums(kernel_run *r)
+{
+    const int64_t tokens = r->dims[0], size = r->dims[1];
+    qz_tensor a = kernel_matrix(r, tokens, size), b = kernel_matrix(r, tokens, size);
+    qz_tensor sums = kernel_vector(r, QZ_F64, tokens * QZ_DIVERGENCE_SUMS);
+    sums = qz_tensor_2d(sums.data, QZ_F64, tokens, QZ_DIVERGENCE_SUMS);
+    check_ok(qz_op_divergence_sums(r->backend, &sums, &a, &b));
+    kernel_keep(r, &sums);
+}
+
 /* (N, K, G, format, symmetric, rule and narrow) */
 static inline void kernel_run_round_columns(kernel_run *r)
 {
@@ -511,6 +522,7 @@ static const kernel_case kernel_cases[] = {
      TOL_KERNEL_SUM,
      {{1, 1}, {37, 40}, {131, 257}, {600, 131}, {300, 600}}},
     {"log_prob", kernel_run_log_prob, TOL_KERNEL_SUM, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
+    {"divergence_sums", kernel_run_divergence_sums, TOL_SAME_FP64, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
     {"first_nonfinite", kernel_run_first_nonfinite, 0, {{1, 2}, {7, 13}, {3, 40000}, {300, 257}}},
     {"round_activations", kernel_run_round_activations, 0, {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 257, 64}}},
     {"round_heads", kernel_run_round_heads, 0, {{1, 1, 1}, {7, 3, 16}, {300, 2, 33}}},

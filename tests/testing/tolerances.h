@@ -20,6 +20,7 @@
 #define TOL_GPTQ_LOSS 1e-3       /* relative; such codes are near ties: the loss hardly moves */
 #define TOL_MSE_PATHS 0.02       /* relative; two ways to sum, and a search that begins elsewhere ends elsewhere */
 #define TOL_TIE 1e-5             /* of a step; w / s in fp32 against double: 8 bits of code, 2^-24 of rounding, a few */
+#define TOL_EXP_DOUBLE 4e-16     /* relative; 1.5 ulp of binary64, and half a one of the library's exp */
 #define TOL_SAME_FP64 1e-9       /* relative; the same sums in double in another order */
 #define TOL_LOSS_F32 1e-4        /* relative; products of the Gram matrix and of D G are summed in fp32 */
 #define TOL_HALF_GRAM 4.9e-4     /* relative; one rounding to binary16, 2^-11, and a few to fp32 */

@@ -22,6 +22,15 @@ static qz_hidden *hidden_of(const opened *o, const qz_windows *w)
     return h;
 }
 
+/* How far `other` is from the kept states of a base. */
+static qz_divergence divergence_from(const qz_hidden *base, const opened *other, const qz_windows *w)
+{
+    qz_perplexity p;
+    qz_divergence d;
+    check_ok(qz_eval_against(base, &p, &d, other->model, w, NULL));
+    return d;
+}
+
 /* By the definition: both distributions written out in double. */
 static double plain_kl(const float *a, const float *b, int64_t count)
 {
@@ -88,9 +97,8 @@ Test(divergence, equals_the_definition)
         sum += kl[n++];
     }
     qsort(kl, (size_t)n, sizeof *kl, ascending);
-    qz_hidden *base = hidden_of(&a, &w), *other = hidden_of(&b, &w);
-    qz_divergence d;
-    check_ok(qz_eval_divergence(&d, base, other, NULL));
+    qz_hidden *base = hidden_of(&a, &w);
+    const qz_divergence d = divergence_from(base, &b, &w);
     cr_assert_eq(d.tokens, 195);
     cr_assert(sum / n > 1e-4, "the two models predict alike: %g", sum / n);
     cr_assert_float_eq(d.kl_mean, sum / n, TOL_MODEL_F32 * sum / n, "%.9g, expected %.9g", d.kl_mean, sum / n);
@@ -98,7 +106,6 @@ Test(divergence, equals_the_definition)
     cr_assert_float_eq(d.top1, same / n, 1e-12);
     cr_assert(d.kl_99 > d.kl_mean && d.top1 < 1 && d.top1 > 0);
     qz_hidden_free(base);
-    qz_hidden_free(other);
     close_model(&a);
     close_model(&b);
 }
@@ -107,12 +114,10 @@ Test(divergence, of_a_model_to_itself_is_zero)
 {
     opened o = open_with("demo/model", qz_backend_best());
     qz_windows w = some_windows(o.arena, 3, 50);
-    qz_hidden *one = hidden_of(&o, &w), *two = hidden_of(&o, &w);
-    qz_divergence d;
-    check_ok(qz_eval_divergence(&d, one, two, NULL));
+    qz_hidden *one = hidden_of(&o, &w);
+    const qz_divergence d = divergence_from(one, &o, &w);
     cr_assert(d.kl_mean == 0 && d.kl_99 == 0 && d.top1 == 1 && d.tokens == 147);
     qz_hidden_free(one);
-    qz_hidden_free(two);
     close_model(&o);
 }
 
@@ -122,9 +127,7 @@ Test(divergence, base_comes_first)
     opened a = open_model("tests/golden/models/llama"), b = changed_copy();
     qz_windows w = some_windows(a.arena, 2, 30);
     qz_hidden *x = hidden_of(&a, &w), *y = hidden_of(&b, &w);
-    qz_divergence xy, yx;
-    check_ok(qz_eval_divergence(&xy, x, y, NULL));
-    check_ok(qz_eval_divergence(&yx, y, x, NULL));
+    const qz_divergence xy = divergence_from(x, &b, &w), yx = divergence_from(y, &a, &w);
     cr_assert(xy.kl_mean != yx.kl_mean && xy.top1 == yx.top1);
     qz_hidden_free(x);
     qz_hidden_free(y);
@@ -140,28 +143,64 @@ Test(divergence, does_not_depend_on_threads)
     qz_divergence d[2];
     for (int i = 0; i < 2; i++) {
         qz_threads_set(i ? 5 : 1);
-        qz_hidden *x = hidden_of(&a, &w), *y = hidden_of(&b, &w);
-        check_ok(qz_eval_divergence(&d[i], x, y, NULL));
+        qz_hidden *x = hidden_of(&a, &w);
+        d[i] = divergence_from(x, &b, &w);
         qz_hidden_free(x);
-        qz_hidden_free(y);
     }
     cr_assert(d[0].kl_mean == d[1].kl_mean && d[0].kl_99 == d[1].kl_99 && d[0].top1 == d[1].top1);
     close_model(&a);
     close_model(&b);
 }
 
-/* The perplexity that comes with kept states is the one that comes without. */
-Test(divergence, keeping_changes_nothing)
+/* The perplexity that comes with kept states, or with a divergence, is the one that comes alone: on one block of the
+ * vocabulary and on several, and on several batches of windows. */
+static void check_same_perplexity(const char *folder, int64_t count, int64_t length)
 {
-    opened o = open_model("tests/golden/models/qwen3");
-    qz_windows w = some_windows(o.arena, 4, 33);
+    opened o = open_with(folder, qz_backend_best());
+    qz_windows w = some_windows(o.arena, count, length);
     qz_hidden *h;
-    qz_perplexity kept, plain;
+    qz_perplexity kept, plain, against;
+    qz_divergence d;
     check_ok(qz_eval_hidden(&h, &kept, o.model, &w, NULL));
     check_ok(qz_eval_perplexity(&plain, o.model, &w, NULL));
+    check_ok(qz_eval_against(h, &against, &d, o.model, &w, NULL));
     cr_assert(kept.perplexity == plain.perplexity && kept.tokens == plain.tokens);
+    cr_assert(against.perplexity == plain.perplexity && against.mean_log_prob == plain.mean_log_prob);
+    cr_assert(against.tokens == plain.tokens && against.windows == plain.windows && against.tokens == d.tokens);
     qz_hidden_free(h);
     close_model(&o);
+}
+
+Test(divergence, company_changes_no_perplexity)
+{
+    check_same_perplexity("tests/golden/models/qwen3", 4, 33);
+    check_same_perplexity("tests/golden/models/llama", 20, 256);
+    check_same_perplexity("demo/model", 9, 40);
+}
+
+/* Several blocks of the vocabulary, whose largest logits lie in different ones. */
+Test(divergence, is_put_together_from_blocks)
+{
+    opened a = open_with("demo/model", qz_backend_best());
+    opened b = open_with(changed_model("demo/model", "other", (change){.key = "rms_norm_eps", .value = "0.02"}),
+                         qz_backend_best());
+    qz_windows w = some_windows(a.arena, 2, 30);
+    const float *x = logits_of(&a, &w), *y = logits_of(&b, &w);
+    const int64_t vocabulary = qz_model_config_of(a.model)->vocabulary;
+    double sum = 0, same = 0;
+    for (int64_t t = 0; t < 60; t++) {
+        if (t % 30 == 29) continue;
+        sum += plain_kl(x + t * vocabulary, y + t * vocabulary, vocabulary);
+        same += top(x + t * vocabulary, vocabulary) == top(y + t * vocabulary, vocabulary);
+    }
+    qz_hidden *base = hidden_of(&a, &w);
+    const qz_divergence d = divergence_from(base, &b, &w);
+    cr_assert(sum / 58 > 1e-4, "the two models predict alike: %g", sum / 58);
+    cr_assert_float_eq(d.kl_mean, sum / 58, TOL_MODEL_F32 * sum / 58, "%.9g, expected %.9g", d.kl_mean, sum / 58);
+    cr_assert_float_eq(d.top1, same / 58, 1e-12);
+    qz_hidden_free(base);
+    close_model(&a);
+    close_model(&b);
 }
 
 Test(divergence, refuses_what_cannot_be_compared)
@@ -169,21 +208,20 @@ Test(divergence, refuses_what_cannot_be_compared)
     opened a = open_model("tests/golden/models/llama"), b = open_model("demo/model");
     qz_windows w = some_windows(a.arena, 2, 16), shorter = w;
     shorter.count = 1;
-    qz_hidden *x = hidden_of(&a, &w), *y = hidden_of(&b, &w), *z = hidden_of(&a, &shorter);
+    qz_hidden *x = hidden_of(&a, &w);
+    qz_perplexity p;
     qz_divergence d;
     check_fails(QZ_ARG, "tests/golden/models/llama has a vocabulary of 160, demo/model one of 4096",
-                qz_eval_divergence(&d, x, y, NULL));
-    check_fails(QZ_ARG, "different windows", qz_eval_divergence(&d, x, z, NULL));
+                qz_eval_against(x, &p, &d, b.model, &w, NULL));
+    check_fails(QZ_ARG, "different windows", qz_eval_against(x, &p, &d, a.model, &shorter, NULL));
     qz_hidden_free(x);
-    qz_hidden_free(y);
-    qz_hidden_free(z);
     close_model(&a);
     close_model(&b);
 }
 
-static int stop_at_divergence(void *context, const qz_progress_state *state)
+static int stop(void *context, const qz_progress_state *state)
 {
-    return strcmp(state->phase, "divergence") == 0;
+    return strcmp(state->phase, "perplexity") == 0;
 }
 
 Test(divergence, can_be_stopped)
@@ -191,10 +229,11 @@ Test(divergence, can_be_stopped)
     opened o = open_model("tests/golden/models/llama");
     qz_windows w = some_windows(o.arena, 2, 16);
     qz_hidden *h = hidden_of(&o, &w);
+    qz_perplexity p;
     qz_divergence d;
     qz_progress *progress;
-    check_ok(qz_progress_new(&progress, stop_at_divergence, NULL));
-    cr_assert(qz_eval_divergence(&d, h, h, progress) == QZ_INTERRUPTED);
+    check_ok(qz_progress_new(&progress, stop, NULL));
+    cr_assert(qz_eval_against(h, &p, &d, o.model, &w, progress) == QZ_INTERRUPTED);
     qz_progress_free(progress);
     qz_hidden_free(h);
     close_model(&o);
@@ -205,11 +244,12 @@ Test(divergence, every_allocation_may_fail)
     opened o = open_model("tests/golden/models/llama");
     qz_windows w = some_windows(o.arena, 2, 16);
     qz_hidden *h = hidden_of(&o, &w);
+    qz_perplexity p;
     qz_divergence d;
     int n = 0;
     for (;;) {
         qz_alloc_fail_at(++n);
-        qz_status status = qz_eval_divergence(&d, h, h, NULL);
+        qz_status status = qz_eval_against(h, &p, &d, o.model, &w, NULL);
         if (status == QZ_OK) break;
         cr_assert(status == QZ_MEMORY && n < 1000, "allocation %d: %s", n, qz_error_message());
     }

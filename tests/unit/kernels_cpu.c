@@ -34,6 +34,20 @@ Test(kernels_cpu, exp_is_within_its_bound)
     cr_log_info("exp: %.3f ulp", worst);
 }
 
+Test(kernels_cpu, exp_in_double)
+{
+    double worst = 0;
+    for (double x = 0; x > -700; x -= 0.00317) {
+        const double want = exp(x), error = fabs(qz_fast_exp_double(x) - want) / want;
+        cr_assert(error <= TOL_EXP_DOUBLE, "exp(%.17g) = %.17g, is %.17g", x, qz_fast_exp_double(x), want);
+        worst = fmax(worst, error);
+    }
+    cr_log_info("exp in double: %.3g", worst);
+    cr_assert(qz_fast_exp_double(0) == 1 && qz_fast_exp_double(-0.0) == 1);
+    cr_assert(qz_fast_exp_double(-700.5) == 0 && qz_fast_exp_double(-INFINITY) == 0);
+    cr_assert(isnan(qz_fast_exp_double(NAN)));
+}
+
 Test(kernels_cpu, exp_at_the_edges)
 {
     cr_assert(qz_fast_exp(0) == 1 && qz_fast_exp(-0.0f) == 1);
@@ -129,6 +143,26 @@ Test(kernels_cpu, log_prob_of_large_and_infinite_logits)
     for (size_t b = 0; b < 2; b++) {
         check_ok(qz_op_log_prob(qz_backend_at(b), &o, &logits, target));
         cr_assert(out[0] == 0 && fabs(out[1] + log(3)) < 1e-12, "%g %g", out[0], out[1]);
+    }
+}
+
+/* A base's entry of probability 0 counts nothing, whatever the other's; NaN spreads to the sums. */
+Test(kernels_cpu, divergence_sums_of_infinite_logits)
+{
+    float a[] = {3, -INFINITY, 3, 1, NAN, 2}, b[] = {7, 7, -INFINITY, 1, 1, 2};
+    double out[2 * QZ_DIVERGENCE_SUMS];
+    qz_tensor sums = qz_tensor_2d(out, QZ_F64, 2, QZ_DIVERGENCE_SUMS);
+    for (size_t i = 0; i < 2; i++) {
+        qz_tensor x = qz_tensor_2d(a, QZ_F32, 2, 3), y = qz_tensor_2d(b, QZ_F32, 2, 3);
+        check_ok(qz_op_divergence_sums(qz_backend_at(i), &sums, &x, &y));
+        cr_assert(out[QZ_DIVERGENCE_MAX_A] == 3 && out[QZ_DIVERGENCE_TOP_A] == 0 && out[QZ_DIVERGENCE_SUM_A] == 2);
+        cr_assert(out[QZ_DIVERGENCE_MAX_B] == 7 && out[QZ_DIVERGENCE_TOP_B] == 0 && out[QZ_DIVERGENCE_SUM_B] == 2);
+        cr_assert(isinf(out[QZ_DIVERGENCE_WEIGHTED]) && out[QZ_DIVERGENCE_WEIGHTED] > 0);
+        cr_assert(isnan(out[QZ_DIVERGENCE_SUMS + QZ_DIVERGENCE_SUM_A]));
+        b[2] = 3;
+        check_ok(qz_op_divergence_sums(qz_backend_at(i), &sums, &x, &y));
+        cr_assert(out[QZ_DIVERGENCE_WEIGHTED] == -4, "%g", out[QZ_DIVERGENCE_WEIGHTED]);
+        b[2] = -INFINITY;
     }
 }
 

@@ -52,6 +52,7 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(channel_stats, &t, &t, &t)
     REFUSED(quadratic_form, &t, &t, &t)
     REFUSED(log_prob, &t, &t, index_of)
+    REFUSED(divergence_sums, &t, &t, &t)
     REFUSED(first_nonfinite, &t, &i)
     REFUSED(cholesky, &t, &i)
     REFUSED(unit_solve, &t, &t)
@@ -127,6 +128,13 @@ Test(kernels_ops, indices)
     index_of[0] = index_of[1] = -100;
     check_ok(qz_op_log_prob(ref(), &out, &y, index_of));
     cr_assert(wide[0] == 0 && wide[2] == 0);
+}
+
+Test(kernels_ops, divergence_sums_have_a_width)
+{
+    qz_tensor a = matrix(3, 4), b = matrix(3, 5), sums = qz_tensor_2d(wide, QZ_F64, 3, 2);
+    check_fails(QZ_SHAPE, "V is 5, but 4 in a", qz_op_divergence_sums(ref(), &sums, &a, &b));
+    check_fails(QZ_SHAPE, "sums has 2 columns, expected 7", qz_op_divergence_sums(ref(), &sums, &a, &a));
 }
 
 Test(kernels_ops, attention_and_rope_rules)

@@ -31,6 +31,49 @@ Test(head, ids_beyond_the_vocabulary)
     close_model(&o);
 }
 
+/* Any run of entries, also across the blocks in which the table is widened, is the same as in the whole. */
+Test(head, a_part_of_the_logits)
+{
+    enum { T = 3 };
+    opened o = open_model(DEMO);
+    const int64_t vocabulary = qz_model_config_of(o.model)->vocabulary, c = qz_model_config_of(o.model)->hidden;
+    qz_tensor hidden = matrix(o.arena, T, c), whole = matrix(o.arena, T, vocabulary), part = matrix(o.arena, T, 1500);
+    for (int64_t i = 0; i < T * c; i++) qz_f32(&hidden)[i] = (float)sin((double)(i * i % 1013));
+    check_ok(qz_model_logits(o.model, &hidden, &whole, o.arena));
+    check_ok(qz_model_logits_part(o.model, &hidden, 700, &part, o.arena));
+    for (int64_t i = 0; i < T * 1500; i++) {
+        const float wanted = qz_f32(&whole)[i / 1500 * vocabulary + 700 + i % 1500];
+        cr_assert_float_eq(qz_f32(&part)[i], wanted, 1e-5 * (1 + fabsf(wanted)));
+    }
+    check_fails(QZ_SHAPE, "logits from entry 3000 on must be (tokens, at most 1096)",
+                qz_model_logits_part(o.model, &hidden, 3000, &part, o.arena));
+    close_model(&o);
+}
+
+/* Every entry is seen once, in order. */
+static qz_status see(void *context, int64_t first, const qz_tensor *logits)
+{
+    int64_t *seen = context;
+    cr_assert(first == *seen && logits->shape[0] == 2);
+    *seen += logits->shape[1];
+    return *seen > 2000 ? QZ_FAIL(QZ_INTERRUPTED, "enough") : QZ_OK;
+}
+
+Test(head, a_tap_sees_the_logits_and_may_stop)
+{
+    opened o = open_model(golden_path("models/llama")), demo = open_model(DEMO);
+    qz_tensor x = matrix(o.arena, 2, 64), y = matrix(o.arena, 2, 256);
+    qz_tensor lp = qz_tensor_1d(qz_arena_calloc(o.arena, 16), QZ_F64, 2);
+    int64_t seen = 0;
+    check_ok(qz_model_log_prob_tapped(o.model, &x, (int32_t[]){3, 4}, &lp, (qz_logits_tap){see, &seen}, o.arena));
+    cr_assert_eq(seen, 160);
+    seen = 0;
+    check_fails(QZ_INTERRUPTED, "enough",
+                qz_model_log_prob_tapped(demo.model, &y, (int32_t[]){3, 4}, &lp, (qz_logits_tap){see, &seen}, o.arena));
+    close_model(&o);
+    close_model(&demo);
+}
+
 static void check_against_logits(const opened *o, double spread)
 {
     enum { T = 9 };
