@@ -20,6 +20,7 @@ typedef struct run {
     bool head;            /* so is the output head's input */
     qz_stream stream;
     int done;        /* layers that an earlier run has finished, for every output */
+    void *kept;      /* what a stage leaves for the next, of all samples; NULL unless stagewise */
     float peak;      /* largest |activation| */
     qz_arena *data;  /* the stream: lives as long as the run */
     qz_arena *layer; /* weights, statistics and codes of one layer */
@@ -126,6 +127,7 @@ static qz_status run_stages(run *r, qz_layer *layer)
                             .last = !is_read(r, layer->index),
                             .wants = r->wants,
                             .seed = r->recipe->calibration.seed,
+                            .kept = r->kept,
                             .layer = r->layer,
                             .scratch = r->scratch};
     return qz_stagewise_layer(&s, &r->peak, layer, looked.input);
@@ -302,6 +304,15 @@ static void collect_wants(run *r)
     }
 }
 
+/* Once for all layers: fresh pages cost a fault and a clearing each. */
+static qz_status keep_room(run *r, const qz_windows *w)
+{
+    if (!r->stagewise) return QZ_OK;
+    const uint64_t bytes = qz_stagewise_bytes(r->model, w->count * w->length, r->recipe->calibration.activations);
+    r->kept = qz_arena_alloc(r->data, (size_t)bytes);
+    return r->kept ? QZ_OK : qz_arena_failed(r->data);
+}
+
 static qz_status begin(run *r)
 {
     const qz_calib_args *a = r->args;
@@ -321,6 +332,7 @@ static qz_status begin(run *r)
     const qz_windows *windows = a->windows && !a->read ? a->windows : &none;
     qz_linear table;
     QZ_TRY(run_embeddings(r, &table));
+    QZ_TRY(keep_room(r, windows));
     QZ_TRY(qz_stream_new(&r->stream, r->model, windows, table.weight.data ? &table.weight : NULL,
                          r->recipe->calibration.activations, r->quantized ? a->output[0].plan->plain_type : QZ_F32,
                          r->data));

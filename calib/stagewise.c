@@ -136,13 +136,13 @@ static qz_status quantize_stage(pass *p, int stage, const qz_eval_layer_rounding
     return qz_target_input(p->s->target, p->layer, stage, p->stats, served);
 }
 
-static qz_status keep_for(pass *p, int stage)
+static void keep_for(pass *p, int stage)
 {
-    return qz_stream_like(&p->kept, p->s->stream, qz_model_input_width(p->s->stream->model, p->layer->index, stage),
-                          p->s->layer);
+    const qz_stream *s = p->s->stream;
+    p->kept = qz_stream_like(s, qz_model_input_width(s->model, p->layer->index, stage), p->s->kept);
 }
 
-/* From running stage - 1 to the codes of `stage`; what is kept lives until the stage has been run. */
+/* From running stage - 1 to the codes of `stage`; what is kept is read until the stage has been run. */
 static qz_status step(pass *p, int stage, const qz_eval_layer_rounding *served)
 {
     const qz_stagewise *s = p->s;
@@ -164,13 +164,11 @@ qz_status qz_stagewise_layer(const qz_stagewise *s, float *peak, qz_layer *layer
     pass p = {.s = s, .layer = layer, .peak = peak};
     QZ_TRY(qz_target_begin(s->target, layer, looked, &served, s->layer));
     for (int half = 0; half < QZ_STAGES; half += 2) {
-        qz_arena_mark mark = qz_arena_save(s->layer);
         if (half == 0) QZ_TRY(step(&p, QZ_STAGE_QKV, &served));
-        QZ_TRY(keep_for(&p, half + 1));
+        keep_for(&p, half + 1);
         QZ_TRY(step(&p, half + 1, &served));
         if (half == 0) QZ_TRY(step(&p, QZ_STAGE_GATE_UP, &served));
         if (half > 0 && !s->last) QZ_TRY(run_stage(&p, QZ_STAGE_DOWN));
-        qz_arena_restore(s->layer, mark);
     }
     return qz_target_end(s->target, layer);
 }

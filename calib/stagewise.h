@@ -11,6 +11,7 @@ typedef struct qz_stagewise {
     bool last;
     qz_stats_wants wants;
     uint64_t seed;
+    void *kept; /* room of qz_stagewise_bytes; its contents do not matter */
     qz_arena *layer, *scratch;
 } qz_stagewise;
 

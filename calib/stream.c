@@ -86,10 +86,10 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
     return QZ_OK;
 }
 
-qz_status qz_stream_like(qz_stream *out, const qz_stream *s, int64_t width, qz_arena *arena)
+qz_stream qz_stream_like(const qz_stream *s, int64_t width, void *data)
 {
-    *out = *s;
-    out->width = width;
-    out->data = qz_arena_alloc(arena, (size_t)(s->windows * s->length * width) * (size_t)qz_dtype_bits(s->type) / 8);
-    return out->data ? QZ_OK : qz_arena_failed(arena);
+    qz_stream out = *s;
+    out.width = width;
+    out.data = data;
+    return out;
 }

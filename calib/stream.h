@@ -20,8 +20,8 @@ uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t leng
  * rounded to `plain_type` as they will be stored. */
 QZ_NODISCARD qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, const qz_tensor *table,
                                      qz_dtype type, qz_dtype plain_type, qz_arena *arena);
-/* Another of the same windows, `width` wide, without values. */
-QZ_NODISCARD qz_status qz_stream_like(qz_stream *out, const qz_stream *s, int64_t width, qz_arena *arena);
+/* Another of the same windows, `width` wide, in memory of the caller. */
+qz_stream qz_stream_like(const qz_stream *s, int64_t width, void *data);
 int64_t qz_stream_batches(const qz_stream *s);
 /* Windows of batch i. */
 qz_batch qz_stream_shape(const qz_stream *s, int64_t i);

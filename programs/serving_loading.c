@@ -263,8 +263,8 @@ qz_status qz_serving_fp8(const qz_served *s, qz_findings *f)
     const bool blocks = qz_json_count(qz_json_get(s->quant, "weight_block_size")) == 2;
     const bool fixed = strcmp(qz_served_text(s->quant, "activation_scheme", ""), "static") == 0;
     if (s->consumer == QZ_FOR_TRANSFORMERS && !blocks)
-        qz_finding_add(f, QZ_HARM_REFUSED, "quantization_config.weight_block_size", as_compressed,
-                       "absent: transformers' fp8 reads blocks of 128 with weight_scale_inv");
+        qz_finding_add(f, QZ_HARM_WRONG, "quantization_config.weight_block_size", as_compressed,
+                       "absent: transformers' fp8 reads blocks of 128 and leaves other scales out");
     if (blocks && fixed)
         qz_finding_add(f, QZ_HARM_REFUSED, "quantization_config.activation_scheme", "say \"dynamic\"",
                        "\"static\" with weight_block_size");

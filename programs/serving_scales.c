@@ -214,8 +214,9 @@ qz_status qz_serving_kv_scheme(const qz_served *s, qz_findings *f)
     const char *const where = "quantization_config.kv_cache_scheme";
     if (!scheme && !has_cache_scales(s)) return QZ_OK;
     if (s->consumer == QZ_FOR_TRANSFORMERS) {
-        qz_finding_add(f, QZ_HARM_LIMITED, where, "judge the rounded cache with the server that rounds it",
-                       "the cache's scales are there, but transformers does not round its cache");
+        if (s->method != QZ_METHOD_COMPRESSED || !scheme)
+            qz_finding_add(f, QZ_HARM_LIMITED, where, "judge the rounded cache with the server that rounds it",
+                           "the cache's scales lie unused: transformers rounds it by compressed-tensors only");
         return QZ_OK;
     }
     if (s->method == QZ_METHOD_COMPRESSED && scheme && !is_readable_scheme(scheme))
