@@ -52,7 +52,8 @@ typedef struct qz_plan {
     uint64_t memory_bytes, memory_available; /* anonymous pages; mapped files aside */
     uint64_t bound_bytes;                    /* largest layer + its statistics + one factor + activations + 200 MB */
     uint64_t disk_bytes, disk_free, source_bytes;
-    double seconds; /* from a measurement of the matrix product */
+    double seconds;        /* from a measurement of the matrix product */
+    double replay_seconds; /* at most, to pass finished layers again when an interrupted run goes on */
     double flops;
     double bits_per_weight;
 } qz_plan;

@@ -1,6 +1,7 @@
 /* Recipe + model -> what the checkpoint will contain: each linear with its scheme, or plain. */
 #include <string.h>
 
+#include "base/log.h"
 #include "calib/outside.h"
 
 /* Linears of one stage share an input and are fused by servers, unless they are stored as one already. */
@@ -72,13 +73,14 @@ static qz_status fill_linear(qz_export_linear *l, const planning *p, int layer, 
     return l->fused_as ? QZ_OK : qz_arena_failed(p->arena);
 }
 
-/* Rounding twice is worse than once, and what the first rounding lost cannot come back. */
-static qz_status check_source(const qz_ckpt *source)
+/* Rounding twice is worse than once, and what the first rounding lost cannot come back: allowed, but told. */
+static void warn_of_source(const qz_ckpt *source)
 {
     const qz_container *container = qz_ckpt_container(source);
-    if (!container->read_scheme) return QZ_OK;
-    return QZ_FAIL(QZ_ARG, "model: %s is quantized already (container \"%s\"): give the original model",
-                   qz_ckpt_folder(source), container->plugin.name);
+    if (container->holds)
+        qz_warn("%s is quantized already (container \"%s\"): what its codes stand for is quantized again; the original "
+                "model gives better results",
+                qz_ckpt_folder(source), container->plugin.name);
 }
 
 /* Of the head or the embeddings: inputs of the head stay as they are, since servers differ in whether they round them.
@@ -91,7 +93,7 @@ static void fill_end(qz_export_linear *l, const planning *p, const qz_outside *o
                             .k = c->hidden,
                             .fused = -1,
                             .layer = -1,
-                            .quantized = true,
+                            .quantized = outside->quantized,
                             .embedding = outside->end == QZ_END_EMBEDDING};
     fill_scheme(l, outside->weights, p);
 }
@@ -137,7 +139,7 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
 {
     const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
     const planning p = {recipe, container, model, plain_type_of(recipe, container, model), arena};
-    QZ_TRY(check_source(qz_model_ckpt(model)));
+    warn_of_source(qz_model_ckpt(model));
     if (!container->can_express)
         return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);
     QZ_TRY(fill_plan(out, &p));

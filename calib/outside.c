@@ -100,7 +100,9 @@ static qz_status find_head(qz_outside *out, int *count, const qz_recipe *r, cons
     const qz_recipe_activations *activations;
     out->end = QZ_END_HEAD;
     out->module = module;
-    if (!qz_recipe_module(r, looked_up, &out->weights, &activations)) return QZ_OK;
+    out->quantized = qz_recipe_module(r, looked_up, &out->weights, &activations);
+    *count += module && (out->quantized || qz_ckpt_is_quantized(qz_model_ckpt(m), module));
+    if (!out->quantized) return QZ_OK;
     if (!module)
         return QZ_FAIL(
             QZ_ARG,
@@ -109,7 +111,6 @@ static qz_status find_head(qz_outside *out, int *count, const qz_recipe *r, cons
             "tie_word_embeddings to false",
             looked_up, qz_model_end_name(m, QZ_END_EMBEDDING), looked_up);
     warn_of_inputs(activations, module);
-    (*count)++;
     return QZ_OK;
 }
 
@@ -117,6 +118,8 @@ static qz_status find_embedding(qz_outside *out, int *count, const qz_recipe *r,
 {
     const qz_recipe_exception *e = names_embedding(r, m);
     const char *module = qz_model_end_name(m, QZ_END_EMBEDDING);
+    *out = (qz_outside){QZ_END_EMBEDDING, module, e ? &e->weights : &r->weights, false};
+    *count += qz_ckpt_is_quantized(qz_model_ckpt(m), module);
     if (!e || e->skip || qz_patterns_match(&e->weights.skip, module)) return QZ_OK;
     if (qz_model_config_of(m)->tied)
         return QZ_FAIL(
@@ -124,8 +127,8 @@ static qz_status find_embedding(qz_outside *out, int *count, const qz_recipe *r,
             "overrides: %s is to be quantized, but it is the output head too (tie_word_embeddings); take the "
             "override away, or untie the model: store the head's weights and set tie_word_embeddings to false",
             module);
-    *out = (qz_outside){QZ_END_EMBEDDING, module, &e->weights};
-    (*count)++;
+    *count += !qz_ckpt_is_quantized(qz_model_ckpt(m), module);
+    out->quantized = true;
     return QZ_OK;
 }
 

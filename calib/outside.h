@@ -8,11 +8,12 @@ typedef struct qz_outside {
     qz_end end;
     const char *module;
     const qz_recipe_weights *weights;
+    bool quantized; /* false: it is in the source, and is to be dequantized */
 } qz_outside;
 
-/* Those that are quantized, the head first. The head is, unless the recipe skips it; the embeddings only where an
- * override names them by a pattern that matches no linear, so that "*" means linears. QZ_ARG when the model has one
- * table for both. */
+/* Those that are quantized, here or in the source, the head first. The head is here, unless the recipe skips it; the
+ * embeddings only where an override names them by a pattern that matches no linear, so that "*" means linears. QZ_ARG
+ * when the model has one table for both. */
 QZ_NODISCARD qz_status qz_outside_find(qz_outside out[QZ_ENDS], int *count, const qz_recipe *recipe,
                                        const qz_model *model);
 /* A warning for each pattern of weights.skip and of the overrides that matches no module of the model. */

@@ -206,35 +206,56 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
 
 typedef struct weight_bits {
     double bits, weights; /* of quantized linears */
+    double plain;         /* numbers of linears that stay plain */
 } weight_bits;
 
-static weight_bits bits_of(const qz_export_plan *e)
+static weight_bits bits_of(const qz_calib_output *o)
 {
+    const bool keeps_codes = qz_container_at((size_t)o->recipe->output_as.container.index)->holds != NULL;
     weight_bits b = {0};
-    for (size_t i = 0; i < e->linears; i++) {
-        const qz_export_linear *l = &e->linear[i];
-        double count = (double)l->n * (double)l->k;
-        if (!l->quantized) continue;
+    for (size_t i = 0; i < o->plan->linears; i++) {
+        const qz_export_linear *l = &o->plan->linear[i];
+        const double count = (double)l->n * (double)l->k;
+        if (!l->quantized) {
+            b.plain += count;
+            continue;
+        }
         b.weights += count;
-        b.bits += count * qz_scheme_bits_per_weight(&l->scheme, l->n, l->k);
+        b.bits += count * (keeps_codes ? qz_scheme_bits_per_weight(&l->scheme, l->n, l->k)
+                                       : qz_dtype_bits(o->plan->plain_type));
     }
     return b;
 }
 
-/* Bytes that the checkpoints will have, and bits per quantized weight of the first. */
-static void plan_disk(qz_plan *p, const qz_calib_args *a)
+/* Numbers of the model that are not in linears: embeddings, norms, the head. */
+static qz_status count_plain(double *out, const qz_model *m)
 {
-    const qz_ckpt *source = qz_model_ckpt(a->model);
-    double elements = 0;
-    for (size_t i = 0; i < qz_ckpt_count(source); i++)
-        elements += (double)qz_tensor_count(&qz_ckpt_at(source, i)->view);
-    p->source_bytes = qz_ckpt_bytes(source);
+    const char **name;
+    size_t count;
+    qz_arena *arena;
+    *out = 0;
+    QZ_TRY(qz_arena_new(&arena, "plan"));
+    qz_status status = qz_model_plain_names(m, &name, &count, arena);
+    for (size_t i = 0; i < count && status == QZ_OK; i++) {
+        const qz_stored *t = qz_ckpt_find(qz_model_ckpt(m), name[i]);
+        if (t) *out += (double)qz_tensor_count(&t->view);
+    }
+    qz_arena_free(arena);
+    return status;
+}
+
+/* Bytes that the checkpoints will have, and bits per quantized weight of the first. */
+static qz_status plan_disk(qz_plan *p, const qz_calib_args *a)
+{
+    double plain;
+    QZ_TRY(count_plain(&plain, a->model));
+    p->source_bytes = qz_ckpt_bytes(qz_model_ckpt(a->model));
     for (int i = 0; i < a->outputs; i++) {
-        const qz_export_plan *e = a->output[i].plan;
-        const weight_bits b = bits_of(e);
-        p->disk_bytes += (uint64_t)((b.bits + (elements - b.weights) * qz_dtype_bits(e->plain_type)) / 8);
+        const weight_bits b = bits_of(&a->output[i]);
+        p->disk_bytes += (uint64_t)((b.bits + (plain + b.plain) * qz_dtype_bits(a->output[i].plan->plain_type)) / 8);
         if (i == 0) p->bits_per_weight = b.weights > 0 ? b.bits / b.weights : 0;
     }
+    return QZ_OK;
 }
 
 typedef struct flops {
@@ -286,6 +307,18 @@ static double count_flops(const qz_calib_args *args)
     return sum;
 }
 
+/* One forward over all layers but the last: what --resume does when all but that one are finished. */
+static double count_replay(const qz_calib_args *args)
+{
+    const qz_recipe *r = args->output[0].recipe;
+    const qz_model_config *c = qz_model_config_of(args->model);
+    const double length = (double)r->calibration.sequence_length, tokens = (double)samples_of(r) * length;
+    const double attention = 2 * (double)(c->heads * c->head_dim);
+    double sum = 0;
+    for (int i = 0; i + 1 < (int)c->layers; i++) sum += tokens * (layer_flops(args->model, i).all + attention * length);
+    return sum;
+}
+
 static qz_status judge(const qz_plan *p, const qz_recipe *r)
 {
     if (p->memory_available && p->memory_bytes > p->memory_available)
@@ -305,9 +338,10 @@ qz_status qz_calib_plan(qz_plan *out, const qz_calib_args *args, double gflops)
     const qz_recipe *recipe = args->output[0].recipe;
     memset(out, 0, sizeof *out);
     plan_memory(out, args);
-    plan_disk(out, args);
+    QZ_TRY(plan_disk(out, args));
     out->flops = count_flops(args);
     out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
+    out->replay_seconds = gflops > 0 && !args->read ? count_replay(args) / (gflops * 1e9) : 0;
     QZ_TRY(qz_disk_free(recipe->output, &out->disk_free));
     return judge(out, recipe);
 }

@@ -163,14 +163,25 @@ static qz_status run_layer(run *r, int index)
 
 /* ---- outside the layers ---- */
 
+/* Not where the source's head is quantized and all outputs leave it plain. */
+static bool head_is_looked_at(const run *r)
+{
+    bool wanted = r->args->write != NULL;
+    for (int i = 0; i < r->args->outputs; i++) {
+        const qz_export_linear *l = qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_HEAD);
+        wanted |= l && l->quantized;
+    }
+    return wanted;
+}
+
 /* The input of the head is the final norm of the last layer's output. */
 static qz_status run_head(run *r)
 {
-    qz_stats stats;
+    qz_stats stats = {0};
     qz_linear linear;
     const qz_look_args args = look_args(r, false);
     QZ_TRY(qz_progress_step(r->args->progress, 0, "output head"));
-    QZ_TRY(qz_look_head(&stats, &args));
+    if (head_is_looked_at(r)) QZ_TRY(qz_look_head(&stats, &args));
     for (int i = 0; i < r->args->outputs; i++) {
         qz_arena_mark mark = qz_arena_save(r->layer);
         if (qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_HEAD)) {

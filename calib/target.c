@@ -365,12 +365,18 @@ qz_status qz_target_outside(qz_target *t, qz_end end, const qz_linear *linear, c
 {
     qz_eval_input_rounding served = {0};
     qz_linear own = *linear;
+    const qz_dtype plain = t->output->plan->plain_type;
     const qz_layer alone = {.linears = 1, .linear = &own};
     const qz_export_linear *plan = qz_outside_planned(t->output->plan, t->model, end);
     if (!plan) return QZ_OK;
     qz_arena_mark mark = qz_arena_save(t->scratch);
     qz_progress_section(t->progress, "quantize");
-    QZ_TRY(quantize_input(t, plan, &alone, 0, stats, &served));
+    if (plan->quantized) {
+        QZ_TRY(quantize_input(t, plan, &alone, 0, stats, &served));
+    } else {
+        qz_round_stored(&own.weight, plain);
+        QZ_TRY(qz_writer_linear(t->writer, plan, &own, NULL, NULL, t->scratch));
+    }
     qz_arena_restore(t->scratch, mark);
     return QZ_OK;
 }

@@ -146,7 +146,7 @@ typedef struct qz_export_linear {
 } qz_export_linear;
 
 typedef struct qz_export_plan {
-    const qz_export_linear *linear; /* layer by layer, then those outside that are quantized */
+    const qz_export_linear *linear; /* layer by layer, then those outside that are quantized, or were */
     size_t linears;
     const size_t *first;          /* [layers + 1] number of a layer's first linear; the last: of those outside */
     qz_dtype plain_type;          /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */

@@ -38,6 +38,10 @@ static void add_rest(qz_table *t, const qz_job *job)
     qz_table_set(t, 0, "time");
     qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->seconds));
     qz_table_set(t, 2, "estimate, from %.0f GFLOP/s measured", job->gflops);
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "after an interruption");
+    qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->replay_seconds));
+    qz_table_set(t, 2, "at most: --resume passes finished layers again; nothing is stored for it");
 }
 
 /* The scheme of the first linear that is quantized; others differ only by overrides. */
@@ -97,6 +101,7 @@ static void put_plan(qz_json_writer *w, const qz_job *job)
     qz_json_put_int(w, "disk_free", (int64_t)plan->disk_free);
     qz_json_put_int(w, "source_bytes", (int64_t)plan->source_bytes);
     qz_json_put_double(w, "seconds", plan->seconds);
+    qz_json_put_double(w, "replay_seconds", plan->replay_seconds);
     qz_json_put_double(w, "flops", plan->flops);
     qz_json_put_double(w, "gflops_measured", job->gflops);
     qz_json_put_double(w, "bits_per_weight", plan->bits_per_weight);

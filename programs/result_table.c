@@ -58,8 +58,9 @@ static void add_sizes(qz_table *t, const qz_run_result *r)
     char before[32], after[32];
     const qz_weight_count *a = &r->before, *b = &r->after;
     double source_bits = qz_dtype_bits(qz_model_config_of(r->job->session.model)->stored);
-    add_numbers(t, "bits per weight, quantized linears", "", source_bits, qz_bits(b->linear_bytes, b->linear_numbers),
-                3);
+    if (b->linear_numbers) /* a container of plain weights has none */
+        add_numbers(t, "bits per weight, quantized linears", "", source_bits,
+                    qz_bits(b->linear_bytes, b->linear_numbers), 3);
     add_numbers(t, "bits per weight, everything", "", qz_bits(a->bytes, a->numbers), qz_bits(b->bytes, a->numbers), 3);
     add_row(t, "weights on disk", qz_text_bytes(before, a->bytes), qz_text_bytes(after, b->bytes), "");
     add_row(t, "folder on disk", qz_text_bytes(before, r->source_folder_bytes), qz_text_bytes(after, r->folder_bytes),

@@ -376,6 +376,34 @@ Test(outside, tied_embeddings_are_written_once)
     case_close(&c);
 }
 
+/* A source whose ends are quantized: what the recipe leaves alone is dequantized. */
+Test(outside, a_quantized_source_gives_plain_tables_back)
+{
+    calib_case c = case_open("llama", both);
+    const char *source = case_folder("source"), *out = case_folder("out");
+    case_plan(&c);
+    check_ok(case_run(&c, source, NULL));
+    case_close(&c);
+    c = case_open_folder(source, NULL, NULL);
+    case_plan(&c);
+    cr_assert(c.plan.linears == 2 * QZ_ROLES + 2 && !planned(&c, QZ_END_HEAD)->quantized);
+    check_ok(case_run(&c, out, NULL));
+    written w = open_written(out);
+    cr_assert(!qz_ckpt_is_quantized(w.ckpt, "lm_head") && !qz_ckpt_is_quantized(w.ckpt, "model.embed_tokens"));
+    for (int end = 0; end < QZ_ENDS; end++) {
+        qz_linear before, after;
+        check_ok(qz_model_end(c.model, (qz_end)end, &before, c.arena));
+        check_ok(qz_model_end(w.model, (qz_end)end, &after, c.arena));
+        for (int64_t i = 0; i < 160 * 64; i++) {
+            const float x = qz_f32(&before.weight)[i];
+            cr_assert_float_eq(qz_f32(&after.weight)[i], x, 0x1p-11 * fabsf(x) + 0x1p-24f, "end %d at %lld", end,
+                               (long long)i); /* fp16 */
+        }
+    }
+    close_written(&w);
+    case_close(&c);
+}
+
 /* ---- going on ---- */
 
 static qz_status run_journaled(calib_case *c, const char *out, bool resume)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "calib/stats_file.h"
 #include "testing/process.h"
@@ -114,4 +115,71 @@ Test(calibrate, what_it_needs)
     cr_assert(calibrate(test_path("none/s.h5"), NULL) == 1);
     cr_assert(strstr(process.err, "none/s.h5") != NULL, "%s", process.err);
     cr_assert(!qz_path_exists(path));
+}
+
+/* ---- qcal run --statistics ---- */
+
+static int run(const char *output, const char *const *more)
+{
+    const char *argv[40] = {QCAL_PATH,
+                            "run",
+                            "recipes/gptq-w4.json",
+                            "--quiet",
+                            "--output",
+                            output,
+                            "--set",
+                            "calibration.samples=4",
+                            "--set",
+                            "calibration.sequence_length=64",
+                            "--set",
+                            "evaluate=null",
+                            "--set",
+                            "calibration.propagate=original"};
+    int n = 14;
+    for (; more && *more; more++) argv[n++] = *more;
+    test_process_run(&process, argv, (test_limits){0});
+    return process.exit_code;
+}
+
+/* From the text in "original" mode and from the file: the same bytes, also for a scheme that the file was not made for.
+ */
+Test(calibrate, a_run_from_the_file_gives_the_same_bytes)
+{
+    static const char *const schemes[][3] = {
+        {NULL},
+        {"--set", "weights.group=64", NULL},
+    };
+    char file[1024], name[1024], out[2][1024], hash[2][33];
+    snprintf(file, sizeof file, "%s", test_path("s.h5"));
+    cr_assert(calibrate(file, NULL) == 0, "%s", process.err);
+    for (int i = 0; i < 2; i++) {
+        for (int from_file = 0; from_file < 2; from_file++) {
+            const char *more[8];
+            int n = 0;
+            for (int j = 0; schemes[i][j]; j++) more[n++] = schemes[i][j];
+            if (from_file) more[n++] = "--statistics", more[n++] = file;
+            more[n] = NULL;
+            snprintf(name, sizeof name, "out-%d-%d", i, from_file);
+            snprintf(out[from_file], sizeof out[0], "%s", test_path(name));
+            cr_assert(run(out[from_file], more) == 0, "%s", process.err);
+            snprintf(name, sizeof name, "%s/model.safetensors", out[from_file]);
+            check_ok(qz_hash_file(hash[from_file], name));
+        }
+        cr_assert_str_eq(hash[0], hash[1]);
+    }
+}
+
+Test(calibrate, a_run_refuses_the_file_of_another_text)
+{
+    char file[1024], out[1024], text[1024];
+    snprintf(file, sizeof file, "%s", test_path("s.h5"));
+    snprintf(out, sizeof out, "%s", test_path("out"));
+    snprintf(text, sizeof text, "%s", test_path("other.txt"));
+    cr_assert(calibrate(file, NULL) == 0, "%s", process.err);
+    test_write_file(text, "another text", 12);
+    cr_assert(run(out, MORE("--statistics", file, "--data", text)) != 0);
+    cr_assert(strstr(process.err, "text") != NULL || strstr(process.err, "data") != NULL, "%s", process.err);
+    cr_assert(run(out, MORE("--statistics", file, "--set", "calibration.propagate=quantized")) != 0);
+    cr_assert(strstr(process.err, "propagate") != NULL, "%s", process.err);
+    cr_assert(!qz_path_exists(out));
 }
