@@ -60,12 +60,23 @@ static double phase_tokens(const figures *f, const char *phase)
     return strcmp(phase, "perplexity") == 0 ? 2 * f->windows * f->window : f->samples * f->length;
 }
 
+/* What a calibration in stages runs beyond a look: down, in all layers but the last. A second pass is a phase of its
+ * own.
+ */
+static double down_in_stages(const figures *f)
+{
+    const qz_model_config *c = &f->config;
+    if (qz_json_get(qz_json_get(f->report, "phases"), "propagate")) return 0;
+    return (double)(c->layers - 1) * f->samples * f->length * (linears(c, 1) - linears(c, 0));
+}
+
 /* 0: not counted. */
 static double phase_flops(const figures *f, const char *phase)
 {
     const qz_model_config *c = &f->config;
     double layers = (double)c->layers, tokens = phase_tokens(f, phase);
-    if (strcmp(phase, "calibrate") == 0) return layers * tokens * (linears(c, 0) + attention(c, f->length) + grams(c));
+    if (strcmp(phase, "calibrate") == 0)
+        return layers * tokens * (linears(c, 0) + attention(c, f->length) + grams(c)) + down_in_stages(f);
     if (strcmp(phase, "propagate") == 0) return (layers - 1) * tokens * (linears(c, 1) + attention(c, f->length));
     if (strcmp(phase, "perplexity") == 0)
         return tokens * (layers * (linears(c, 1) + attention(c, f->window)) + 2 * (double)(c->vocabulary * c->hidden));
