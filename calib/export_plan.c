@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "calib/calib.h"
+#include "calib/outside.h"
 
 /* Linears of one stage share an input and are fused by servers, unless they are stored as one already. */
 static int fused_number(const qz_linear_place *place)
@@ -83,16 +83,28 @@ static void warn_of_source(const qz_ckpt *source)
                 qz_ckpt_folder(source), container->plugin.name);
 }
 
-static qz_status check_head(const qz_recipe *recipe)
+/* Of the head or the embeddings: inputs of the head stay as they are, since servers differ in whether they round them.
+ */
+static void fill_end(qz_export_linear *l, const planning *p, const qz_outside *outside)
 {
-    if (qz_patterns_match(&recipe->weights.skip, "lm_head")) return QZ_OK;
-    return QZ_FAIL(QZ_ARG, "weights.skip: lm_head is not listed, but quantizing it is not supported; add \"lm_head\"");
+    const qz_model_config *c = qz_model_config_of(p->model);
+    *l = (qz_export_linear){.module = outside->module,
+                            .n = c->vocabulary,
+                            .k = c->hidden,
+                            .fused = -1,
+                            .layer = -1,
+                            .quantized = outside->quantized,
+                            .embedding = outside->end == QZ_END_EMBEDDING};
+    fill_scheme(l, outside->weights, p);
 }
 
 static qz_status fill_plan(qz_export_plan *out, const planning *p)
 {
     const qz_model_config *config = qz_model_config_of(p->model);
     const int layers = (int)config->layers;
+    qz_outside outside[QZ_ENDS];
+    int ends;
+    QZ_TRY(qz_outside_find(outside, &ends, p->recipe, p->model));
     size_t *first = qz_arena_array(p->arena, size_t, (size_t)layers + 1);
     const char **attention = qz_arena_array(p->arena, const char *, (size_t)layers);
     const char **router = qz_arena_array(p->arena, const char *, (size_t)layers);
@@ -104,13 +116,14 @@ static qz_status fill_plan(qz_export_plan *out, const planning *p)
         attention[i] = qz_model_attention_name(p->model, i);
         if (qz_model_router_name(p->model, i)) router[routers++] = qz_model_router_name(p->model, i);
     }
-    qz_export_linear *linear = qz_arena_array(p->arena, qz_export_linear, first[layers]);
+    qz_export_linear *linear = qz_arena_array(p->arena, qz_export_linear, first[layers] + QZ_ENDS);
     if (!linear) return qz_arena_failed(p->arena);
     for (int i = 0; i < layers; i++)
         for (int j = 0; j < qz_model_linears(p->model, i); j++)
             QZ_TRY(fill_linear(&linear[first[i] + (size_t)j], p, i, j));
+    for (int i = 0; i < ends; i++) fill_end(&linear[first[layers] + (size_t)i], p, &outside[i]);
     *out = (qz_export_plan){.linear = linear,
-                            .linears = first[layers],
+                            .linears = first[layers] + (size_t)ends,
                             .first = first,
                             .plain_type = p->plain_type,
                             .kv = p->recipe->kv_cache.scheme,
@@ -127,10 +140,10 @@ qz_status qz_calib_export_plan(qz_export_plan *out, const qz_recipe *recipe, con
     const qz_container *container = qz_container_at((size_t)recipe->output_as.container.index);
     const planning p = {recipe, container, model, plain_type_of(recipe, container, model), arena};
     warn_of_source(qz_model_ckpt(model));
-    QZ_TRY(check_head(recipe));
     if (!container->can_express)
         return QZ_FAIL(QZ_ARG, "export.container: \"%s\" can be read but not written", container->plugin.name);
     QZ_TRY(fill_plan(out, &p));
+    qz_outside_warn_unmatched(recipe, model);
     if (container->can_express(out) != QZ_OK)
         return qz_error_context(QZ_ARG, "container \"%s\" cannot hold this", container->plugin.name);
     return QZ_OK;

@@ -125,6 +125,33 @@ qz_status qz_gather(const qz_layer_stats *stats, float *peak, const qz_stream *s
     return run_batches(&g, peak, &watched, move_on, progress, scratch);
 }
 
+static qz_status add_head(qz_stats *stats, const qz_stream *s, int64_t batch, qz_arena *scratch)
+{
+    qz_tensor x;
+    int64_t at;
+    QZ_TRY(load(&x, s, batch, scratch));
+    QZ_TRY(qz_model_final_norm(s->model, &x, &x));
+    QZ_TRY(qz_op_first_nonfinite(qz_model_backend(s->model), &x, &at));
+    if (at >= 0)
+        return QZ_FAIL(QZ_NUMERIC,
+                       "the input of the output head is not finite at window %lld, token %lld, channel %lld",
+                       (long long)(batch * s->batch + at / x.shape[1] / s->length),
+                       (long long)(at / x.shape[1] % s->length), (long long)(at % x.shape[1]));
+    return qz_stats_add(stats, qz_model_backend(s->model), &x);
+}
+
+qz_status qz_gather_head(qz_stats *stats, const qz_stream *s, qz_progress *progress, qz_arena *scratch)
+{
+    for (int64_t i = 0; i < qz_stream_batches(s); i++) {
+        qz_arena_mark mark = qz_arena_save(scratch);
+        QZ_TRY(add_head(stats, s, i, scratch));
+        qz_arena_restore(scratch, mark);
+        QZ_TRY(qz_progress_step(progress, (uint64_t)qz_stream_shape(s, i).sequences, ""));
+    }
+    QZ_TRY_CTX(qz_stats_finish(stats), "input of the output head");
+    return QZ_OK;
+}
+
 qz_status qz_advance(float *peak, const qz_stream *s, const qz_layer *layer, qz_progress *progress, qz_arena *scratch)
 {
     gathering g = {.stream = s};

@@ -26,7 +26,9 @@ QZ_NODISCARD qz_status qz_gather_check(const qz_stream *s, int64_t batch, const 
                                        const qz_tensor *x);
 /* Raises *peak to the largest of |x|. */
 QZ_NODISCARD qz_status qz_gather_peak(float *peak, const qz_tensor *x, qz_arena *scratch);
-/* Bytes of scratch that either takes. */
+/* Adds the final norm of the stream, which is the last layer's output: what the output head reads; finished. */
+QZ_NODISCARD qz_status qz_gather_head(qz_stats *stats, const qz_stream *s, qz_progress *progress, qz_arena *scratch);
+/* Bytes of scratch that each takes at most. */
 uint64_t qz_gather_bytes(const qz_model *m, int64_t length);
 
 #endif

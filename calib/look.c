@@ -127,3 +127,22 @@ qz_status qz_look(qz_layer_stats *out, float *peak, const qz_look_args *a, const
     QZ_TRY(run(out, peak, a, layer));
     return a->run->write && is_kept(a, layer) ? write(out, a, layer) : QZ_OK;
 }
+
+/* ---- the output head ---- */
+
+bool qz_look_keeps_head(const qz_recipe *recipe, const qz_model *m)
+{
+    const char *module = qz_model_end_name(m, QZ_END_HEAD);
+    return module && (recipe->statistics.layers.count == 0 || qz_patterns_match(&recipe->statistics.layers, module));
+}
+
+qz_status qz_look_head(qz_stats *out, const qz_look_args *a)
+{
+    const qz_model *m = a->run->model;
+    const int64_t width = qz_model_config_of(m)->hidden;
+    if (a->run->read) return qz_stats_file_read_head(out, a->run->read, width, a->wants, a->arena);
+    QZ_TRY(qz_stats_new(out, width, a->wants, a->recipe->calibration.seed, UINT32_MAX, a->arena));
+    QZ_TRY(qz_gather_head(out, a->stream, a->run->progress, a->scratch));
+    if (!a->run->write || !qz_look_keeps_head(a->recipe, m)) return QZ_OK;
+    return qz_stats_file_write_head(a->run->write, out);
+}

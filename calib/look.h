@@ -18,4 +18,9 @@ typedef struct qz_look_args {
  * recipe's expert_tokens is looked at again with all tokens of the layer, as though it were sent each. */
 QZ_NODISCARD qz_status qz_look(qz_layer_stats *out, float *peak, const qz_look_args *args, const qz_layer *layer);
 
+/* The same of the output head's input, once the stream is the last layer's output. */
+QZ_NODISCARD qz_status qz_look_head(qz_stats *out, const qz_look_args *args);
+/* A statistics file is to have it: the model has a head of its own, and the recipe does not leave it out. */
+bool qz_look_keeps_head(const qz_recipe *recipe, const qz_model *m);
+
 #endif

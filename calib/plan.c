@@ -51,18 +51,6 @@ static bool copies_statistics(const qz_calib_args *a)
     return false;
 }
 
-/* The widest linear's codes, words for the container, and tiles of the search. */
-static uint64_t solve_bytes(const qz_model *m)
-{
-    uint64_t most = 0;
-    for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++)
-        for (int i = 0; i < qz_model_linears(m, layer); i++) {
-            const qz_linear_place *l = qz_model_linear(m, layer, i);
-            if ((uint64_t)(l->n * l->k) > most) most = (uint64_t)(l->n * l->k);
-        }
-    return 2 * most + ((uint64_t)64 << 20);
-}
-
 static uint64_t widest_stage(const qz_model *m)
 {
     int64_t most = 0;
@@ -70,6 +58,83 @@ static uint64_t widest_stage(const qz_model *m)
         for (int i = 0; i < qz_model_inputs(m, layer); i++)
             if (qz_model_input_width(m, layer, i) > most) most = qz_model_input_width(m, layer, i);
     return (uint64_t)most;
+}
+
+/* An output that quantizes the model's end holds it as one more layer, of one linear. */
+static uint64_t end_weights(const qz_calib_args *a)
+{
+    const qz_model_config *c = qz_model_config_of(a->model);
+    for (int i = 0; i < a->outputs; i++)
+        if (a->output[i].plan->first[a->output[i].plan->layers] < a->output[i].plan->linears)
+            return (uint64_t)(c->vocabulary * c->hidden);
+    return 0;
+}
+
+/* A quantized head or embedding is evaluated from its codes, a byte each, and its scales. */
+static uint64_t code_bytes(const qz_calib_args *a)
+{
+    uint64_t most = 0;
+    for (int i = 0; i < a->outputs; i++) {
+        const qz_export_plan *e = a->output[i].plan;
+        uint64_t sum = 0;
+        for (size_t j = e->first[e->layers]; j < e->linears; j++) {
+            const qz_export_linear *l = &e->linear[j];
+            sum += (uint64_t)(l->n * l->k) + (uint64_t)qz_scheme_pieces(&l->scheme, l->n, l->k) * (sizeof(float) + 2);
+        }
+        if (sum > most) most = sum;
+    }
+    return most;
+}
+
+static uint64_t layer_bytes(const qz_calib_args *a)
+{
+    const uint64_t layer = qz_model_layer_bytes(a->model), end = end_weights(a) * sizeof(float);
+    return layer > end ? layer : end;
+}
+
+/* Transforms pool what is known of the experts' inputs. */
+static uint64_t pool_bytes(const qz_calib_args *a)
+{
+    const qz_model_config *c = qz_model_config_of(a->model);
+    bool transformed = false;
+    for (int i = 0; i < a->outputs; i++) transformed |= a->output[i].recipe->transforms > 0;
+    return c->experts > 0 && transformed ? qz_stats_bytes(c->hidden, wants_of(a)) : 0;
+}
+
+static uint64_t factor_of(const qz_recipe_weights *w, uint64_t widest)
+{
+    const qz_solver *solver = qz_solver_at((size_t)w->solver.index);
+    return solver->factor_bytes ? solver->factor_bytes((int64_t)widest) : 0;
+}
+
+/* Of the widest input, by whichever solver keeps most. */
+static uint64_t factor_bytes(const qz_calib_args *a)
+{
+    const uint64_t widest = widest_stage(a->model);
+    uint64_t most = 0;
+    for (int i = 0; i < a->outputs; i++) {
+        const qz_recipe *r = a->output[i].recipe;
+        uint64_t bytes = factor_of(&r->weights, widest);
+        if (bytes > most) most = bytes;
+        for (int j = 0; j < r->overrides; j++) {
+            bytes = factor_of(&r->override[j].weights, widest);
+            if (bytes > most) most = bytes;
+        }
+    }
+    return most;
+}
+
+/* The widest linear's codes, words for the container, and tiles of the search. */
+static uint64_t solve_bytes(const qz_calib_args *a)
+{
+    const qz_model *m = a->model;
+    uint64_t most = end_weights(a);
+    for (int layer = 0; layer < (int)qz_model_config_of(m)->layers; layer++)
+        for (int i = 0; i < qz_model_linears(m, layer); i++) {
+            const qz_linear_place *l = qz_model_linear(m, layer, i);
+            if ((uint64_t)(l->n * l->k) > most) most = (uint64_t)(l->n * l->k);
+        }
+    return 2 * most + ((uint64_t)64 << 20);
 }
 
 /* MemAvailable of /proc/meminfo; 0 when it cannot be read. */
@@ -106,32 +171,34 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     int64_t samples = samples_of(r), tokens = samples * r->calibration.sequence_length;
     uint64_t stream = qz_stream_bytes(c, samples, r->calibration.sequence_length, r->calibration.activations);
     uint64_t element = (uint64_t)qz_dtype_bits(r->calibration.activations) / 8;
-    tier(p, "one layer's weights, fp32", qz_model_layer_bytes(m));
+    tier(p,
+         end_weights(a) * sizeof(float) > qz_model_layer_bytes(m) ? "the output head's weights, fp32"
+                                                                  : "one layer's weights, fp32",
+         layer_bytes(a));
     tier(p, "its statistics", statistics);
     if (qz_calib_is_stagewise(a))
         tier(p, "what one stage leaves for the next, of all samples",
              qz_stagewise_bytes(m, tokens, r->calibration.activations));
     if (copies_statistics(a)) tier(p, "a copy of them for outputs with transforms", statistics);
+    if (pool_bytes(a)) tier(p, "statistics of all experts together", pool_bytes(a));
+    if (factor_bytes(a)) tier(p, "one factor, fp64", factor_bytes(a));
     if (a->outputs > 1) tier(p, "the weights again for further outputs", qz_model_layer_bytes(m));
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
-    tier(p, "codes and search", solve_bytes(m));
-    if (r->evaluate.wanted)
-        tier(p, "the original's last hidden states",
-             qz_hidden_bytes(m, evaluation_windows(r), r->evaluate.sequence_length));
+    tier(p, "codes and search", solve_bytes(a));
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
         uint64_t evaluation =
-            qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + FIXED_BYTES;
+            qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + code_bytes(a) + FIXED_BYTES;
         if (evaluation > p->memory_bytes) {
             p->rows = 0;
             p->memory_bytes = 0;
             tier(p, "evaluation", evaluation);
         }
     }
-    p->bound_bytes =
-        qz_model_layer_bytes(m) + statistics + stream + (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
+    p->bound_bytes = layer_bytes(a) + statistics + factor_bytes(a) + stream +
+                     (uint64_t)tokens * widest_stage(m) * element + SLACK_BYTES;
 }
 
 typedef struct weight_bits {
@@ -178,7 +245,10 @@ static qz_status count_plain(double *out, const qz_model *m)
 static qz_status plan_disk(qz_plan *p, const qz_calib_args *a)
 {
     double plain;
+    const qz_recipe *r = a->output[0].recipe;
     QZ_TRY(count_plain(&plain, a->model));
+    if (r->evaluate.wanted)
+        p->disk_scratch = qz_hidden_bytes(a->model, evaluation_windows(r), r->evaluate.sequence_length);
     p->source_bytes = qz_ckpt_bytes(qz_model_ckpt(a->model));
     for (int i = 0; i < a->outputs; i++) {
         const weight_bits b = bits_of(&a->output[i]);
@@ -257,9 +327,9 @@ static qz_status judge(const qz_plan *p, const qz_recipe *r)
             "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
             "set calibration.activations to \"bf16\"",
             (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
-    if (p->disk_free && p->disk_bytes > p->disk_free)
+    if (p->disk_free && p->disk_bytes + p->disk_scratch > p->disk_free)
         return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output",
-                       r->output, (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
+                       r->output, (double)(p->disk_bytes + p->disk_scratch) / 1e9, (double)p->disk_free / 1e9);
     return QZ_OK;
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "calib/look.h"
+#include "calib/outside.h"
 #include "calib/run.h"
 #include "calib/stagewise.h"
 #include "calib/target.h"
@@ -16,6 +17,7 @@ typedef struct run {
     bool stagewise;       /* a layer is looked at in stages, between which it is quantized */
     qz_stats_wants wants; /* of linear inputs */
     bool kv;              /* keys and values are looked at too */
+    bool head;            /* so is the output head's input */
     qz_stream stream;
     int done;        /* layers that an earlier run has finished, for every output */
     void *kept;      /* what a stage leaves for the next, of all samples; NULL unless stagewise */
@@ -48,23 +50,34 @@ static qz_status check_propagation(const qz_calib_args *a)
                                   : "a statistics file describes the original model");
 }
 
-static bool is_last(const run *r, int layer)
+static int layers_of(const run *r)
 {
-    return layer + 1 == (int)qz_model_config_of(r->model)->layers;
+    return (int)qz_model_config_of(r->model)->layers;
+}
+
+/* Does anybody read the layer's output? */
+static bool is_read(const run *r, int layer)
+{
+    return layer + 1 < layers_of(r) || r->head;
+}
+
+static qz_look_args look_args(const run *r, bool move_on)
+{
+    qz_progress_section(r->args->progress, "calibrate");
+    return (qz_look_args){.run = r->args,
+                          .recipe = r->recipe,
+                          .wants = r->wants,
+                          .kv = r->kv,
+                          .stream = &r->stream,
+                          .move_on = move_on,
+                          .arena = r->layer,
+                          .scratch = r->scratch};
 }
 
 /* One pass over the text: statistics of the layer as it is; and the stream moves on where it follows the original. */
 static qz_status look(run *r, const qz_layer *layer, qz_layer_stats *stats)
 {
-    const qz_look_args args = {.run = r->args,
-                               .recipe = r->recipe,
-                               .wants = r->wants,
-                               .kv = r->kv,
-                               .stream = &r->stream,
-                               .move_on = !r->quantized && !is_last(r, layer->index),
-                               .arena = r->layer,
-                               .scratch = r->scratch};
-    qz_progress_section(r->args->progress, "calibrate");
+    const qz_look_args args = look_args(r, !r->quantized && is_read(r, layer->index));
     return qz_look(stats, &r->peak, &args, layer);
 }
 
@@ -96,11 +109,13 @@ static qz_status make_outputs(run *r, qz_layer *layer, const qz_layer_stats *sta
     return QZ_OK;
 }
 
-/* Progress counts windows: a layer sees all of them once or twice, and the work in between counts as once more. */
+/* Progress counts windows: a layer sees all of them once or twice, and the work in between counts as once more. The
+ * second time is left out of the last layer unless the head, which sees them once, is looked at. */
 static uint64_t passes(const run *r)
 {
-    if (r->stagewise) return r->recipe->transforms ? 5 : 4;
-    return r->quantized ? 3 : 2;
+    const int of_layer = r->stagewise ? r->recipe->transforms ? 5 : 4 : r->quantized ? 3 : 2;
+    const int head = r->head ? 1 : r->quantized ? -1 : 0;
+    return (uint64_t)(layers_of(r) * of_layer + head);
 }
 
 static qz_status run_stages(run *r, qz_layer *layer)
@@ -109,7 +124,7 @@ static qz_status run_stages(run *r, qz_layer *layer)
     if (r->recipe->transforms) QZ_TRY(look(r, layer, &looked));
     const qz_stagewise s = {.target = &r->target[0],
                             .stream = &r->stream,
-                            .last = is_last(r, layer->index),
+                            .last = !is_read(r, layer->index),
                             .wants = r->wants,
                             .seed = r->recipe->calibration.seed,
                             .kept = r->kept,
@@ -127,7 +142,7 @@ static qz_status run_whole(run *r, qz_layer *layer)
     QZ_TRY(look(r, layer, &stats));
     QZ_TRY(make_outputs(r, layer, &stats, &served));
     QZ_TRY(qz_progress_step(progress, (uint64_t)r->stream.windows, ""));
-    if (!r->quantized || is_last(r, layer->index)) return QZ_OK; /* nobody reads the last output */
+    if (!r->quantized || !is_read(r, layer->index)) return QZ_OK;
     qz_progress_section(progress, "propagate");
     layer->tap = qz_eval_layer_tap(&served);
     return qz_advance(&r->peak, &r->stream, layer, progress, r->scratch);
@@ -146,13 +161,84 @@ static qz_status run_layer(run *r, int index)
     return QZ_OK;
 }
 
+/* ---- outside the layers ---- */
+
+/* Not where the source's head is quantized and all outputs leave it plain. */
+static bool head_is_looked_at(const run *r)
+{
+    bool wanted = r->args->write != NULL;
+    for (int i = 0; i < r->args->outputs; i++) {
+        const qz_export_linear *l = qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_HEAD);
+        wanted |= l && l->quantized;
+    }
+    return wanted;
+}
+
+/* The input of the head is the final norm of the last layer's output. */
+static qz_status run_head(run *r)
+{
+    qz_stats stats = {0};
+    qz_linear linear;
+    const qz_look_args args = look_args(r, false);
+    QZ_TRY(qz_progress_step(r->args->progress, 0, "output head"));
+    if (head_is_looked_at(r)) QZ_TRY(qz_look_head(&stats, &args));
+    for (int i = 0; i < r->args->outputs; i++) {
+        qz_arena_mark mark = qz_arena_save(r->layer);
+        if (qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_HEAD)) {
+            QZ_TRY(qz_model_end(r->model, QZ_END_HEAD, &linear, r->layer));
+            QZ_TRY(qz_target_outside(&r->target[i], QZ_END_HEAD, &linear, &stats));
+        }
+        qz_arena_restore(r->layer, mark);
+        QZ_TRY(qz_target_commit(&r->target[i], layers_of(r), r->peak));
+    }
+    qz_arena_reset(r->layer);
+    return QZ_OK;
+}
+
+/* What an interrupted run has written. */
+static qz_status read_embedding(const run *r, const char *folder, const qz_linear *table)
+{
+    qz_ckpt *ckpt;
+    QZ_TRY(qz_ckpt_open_unfinished(&ckpt, folder));
+    qz_status status = qz_ckpt_read_weight(ckpt, table->module, table->weight.shape[0], table->weight.shape[1],
+                                           qz_f32(&table->weight), r->scratch);
+    qz_ckpt_close(ckpt);
+    return status;
+}
+
+static qz_status make_embedding(run *r, int number, qz_linear *table)
+{
+    qz_stats even;
+    bool done;
+    qz_target *t = &r->target[number];
+    QZ_TRY(qz_target_restore_embedding(t, &done));
+    if (done) return r->quantized ? read_embedding(r, t->output->folder, table) : QZ_OK;
+    QZ_TRY(qz_outside_even(&even, qz_model_config_of(r->model)->hidden, r->layer));
+    QZ_TRY(qz_target_outside(t, QZ_END_EMBEDDING, table, &even));
+    return qz_target_commit(t, QZ_TARGET_EMBEDDING, 0);
+}
+
+/* Before the stream, which begins with them. `table` is left without data where the stream reads the model's. */
+static qz_status run_embeddings(run *r, qz_linear *table)
+{
+    *table = (qz_linear){0};
+    for (int i = 0; i < r->args->outputs; i++) {
+        if (!qz_outside_planned(r->args->output[i].plan, r->model, QZ_END_EMBEDDING)) continue;
+        qz_arena_reset(r->layer);
+        QZ_TRY(qz_model_end(r->model, QZ_END_EMBEDDING, table, r->layer));
+        QZ_TRY(make_embedding(r, i, table));
+    }
+    if (!r->quantized) *table = (qz_linear){0};
+    return QZ_OK;
+}
+
 /* ---- going on after an interruption ---- */
 
 /* The stream through layers that are finished: as the model has them, or as the checkpoint has them. */
 static qz_status pass_layers(run *r, const qz_model *m, const qz_eval_rounding *rounding)
 {
     qz_progress_section(r->args->progress, "resume");
-    for (int i = 0; i < r->done && i + 1 < (int)qz_model_config_of(m)->layers; i++) {
+    for (int i = 0; i < r->done && i < layers_of(r) && is_read(r, i); i++) {
         qz_layer layer;
         QZ_TRY(qz_model_layer(m, i, &layer, r->layer));
         if (rounding) layer.tap = qz_eval_layer_tap(&rounding->layer[i]);
@@ -185,13 +271,19 @@ static qz_status pass_unfinished(run *r, const qz_calib_output *o)
     return status;
 }
 
+/* The head comes after the layers as one more. */
+static int steps(const run *r)
+{
+    return layers_of(r) + (r->head ? 1 : 0);
+}
+
 /* Layers that every output has are not made again; one that only some have is, with the same result. */
 static qz_status resume(run *r)
 {
     for (int i = 0; i < r->args->outputs; i++)
         if (i == 0 || r->target[i].done < r->done) r->done = r->target[i].done;
     for (int i = 0; i < r->args->outputs; i++) QZ_TRY(qz_target_restore(&r->target[i], r->done, &r->peak));
-    if (r->done == 0 || r->stream.windows == 0) return QZ_OK;
+    if (r->done == 0 || r->done == steps(r) || r->stream.windows == 0) return QZ_OK;
     return r->quantized ? pass_unfinished(r, &r->args->output[0]) : pass_layers(r, r->model, NULL);
 }
 
@@ -213,11 +305,13 @@ static void collect_wants(run *r)
     const qz_calib_args *a = r->args;
     if (a->write) r->wants = (qz_stats_wants){.reservoir = QZ_RUN_RESERVOIR, .histogram = true};
     r->kv = a->write != NULL;
+    r->head = a->write && qz_look_keeps_head(r->recipe, r->model);
     for (int i = 0; i < a->outputs; i++) {
         const qz_stats_wants wants = qz_target_wants(&a->output[i]);
         if (wants.reservoir > r->wants.reservoir) r->wants.reservoir = wants.reservoir;
         r->wants.histogram |= wants.histogram;
         r->kv |= a->output[i].plan->kv.wanted;
+        r->head |= qz_outside_planned(a->output[i].plan, r->model, QZ_END_HEAD) != NULL;
     }
 }
 
@@ -247,9 +341,14 @@ static qz_status begin(run *r)
     if (a->read) QZ_TRY(qz_stats_file_read_number(a->read, "largest_activation", &peak));
     r->peak = (float)peak;
     const qz_windows *windows = a->windows && !a->read ? a->windows : &none;
+    qz_linear table;
+    QZ_TRY(run_embeddings(r, &table));
     QZ_TRY(keep_room(r, windows));
-    return qz_stream_new(&r->stream, r->model, windows, r->recipe->calibration.activations,
-                         r->quantized ? a->output[0].plan->plain_type : QZ_F32, r->data);
+    QZ_TRY(qz_stream_new(&r->stream, r->model, windows, table.weight.data ? &table.weight : NULL,
+                         r->recipe->calibration.activations, r->quantized ? a->output[0].plan->plain_type : QZ_F32,
+                         r->data));
+    qz_arena_reset(r->layer);
+    return QZ_OK;
 }
 
 static qz_status finish(run *r)
@@ -267,11 +366,10 @@ static qz_status finish(run *r)
 static qz_status run_all(run *r)
 {
     QZ_TRY(begin(r));
-    const int layers = (int)qz_model_config_of(r->model)->layers;
-    const uint64_t last = r->quantized ? 1 : 0;
-    qz_progress_begin(r->args->progress, "layers", ((uint64_t)layers * passes(r) - last) * (uint64_t)r->stream.windows);
+    qz_progress_begin(r->args->progress, "layers", passes(r) * (uint64_t)r->stream.windows);
     QZ_TRY(resume(r));
-    for (int i = r->done; i < layers; i++) QZ_TRY(run_layer(r, i));
+    for (int i = r->done; i < layers_of(r); i++) QZ_TRY(run_layer(r, i));
+    if (r->head && r->done < steps(r)) QZ_TRY(run_head(r));
     qz_progress_end(r->args->progress);
     if (r->args->write) QZ_TRY(qz_stats_file_write_number(r->args->write, "largest_activation", r->peak));
     qz_arena_reset(r->data);

@@ -374,6 +374,26 @@ qz_status qz_stats_file_read(qz_stats *out, qz_stats_file *f, int layer, int inp
     return read_record(out, f, folder, k, wants, true, arena);
 }
 
+qz_status qz_stats_file_write_head(qz_stats_file *f, const qz_stats *s)
+{
+    return write_record(f, "head", s);
+}
+
+bool qz_stats_file_has_head(const qz_stats_file *f)
+{
+    return qz_h5_has(f->h5, "head");
+}
+
+qz_status qz_stats_file_read_head(qz_stats *out, qz_stats_file *f, int64_t k, qz_stats_wants wants, qz_arena *arena)
+{
+    if (!qz_stats_file_has_head(f))
+        return QZ_FAIL(QZ_ARG,
+                       "%s: has no statistics of the output head, which is to be quantized; run `qcal calibrate` again "
+                       "(without statistics.layers, or with \"lm_head\" in it), or skip the head",
+                       f->path);
+    return read_record(out, f, "head", k, wants, true, arena);
+}
+
 qz_status qz_stats_file_write_kv(qz_stats_file *f, int layer, bool value, const qz_stats *s)
 {
     char folder[FOLDER];
@@ -421,10 +441,10 @@ uint64_t qz_stats_file_input_bytes(int64_t k, qz_dtype type, qz_stats_wants want
     return record_bytes(k, wants) + (type == QZ_F16 ? gram * 2 + c * sizeof(float) : gram * sizeof(float));
 }
 
-uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept)
+uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept, bool head)
 {
-    uint64_t sum = 0;
     const qz_model_config *c = qz_model_config_of(m);
+    uint64_t sum = head ? qz_stats_file_input_bytes(c->hidden, type, wants) : 0;
     for (int l = 0; l < (int)c->layers; l++) {
         if (kept && !kept[l]) continue;
         for (int i = 0; i < qz_model_inputs(m, l); i++)

@@ -49,6 +49,12 @@ bool qz_stats_file_has(const qz_stats_file *f, int layer, int input);
 QZ_NODISCARD qz_status qz_stats_file_read(qz_stats *out, qz_stats_file *f, int layer, int input, int64_t k,
                                           qz_stats_wants wants, qz_arena *arena);
 
+/* The same of the output head's input, the final norm. */
+QZ_NODISCARD qz_status qz_stats_file_write_head(qz_stats_file *f, const qz_stats *s);
+bool qz_stats_file_has_head(const qz_stats_file *f);
+QZ_NODISCARD qz_status qz_stats_file_read_head(qz_stats *out, qz_stats_file *f, int64_t k, qz_stats_wants wants,
+                                               qz_arena *arena);
+
 /* The same of a layer's keys after rope (`value` false) and values; a record without a Gram matrix is fine here. */
 QZ_NODISCARD qz_status qz_stats_file_write_kv(qz_stats_file *f, int layer, bool value, const qz_stats *s);
 bool qz_stats_file_has_kv(const qz_stats_file *f, int layer, bool value);
@@ -60,8 +66,8 @@ QZ_NODISCARD qz_status qz_stats_file_write_number(qz_stats_file *f, const char *
 QZ_NODISCARD qz_status qz_stats_file_read_number(qz_stats_file *f, const char *name, double *value);
 
 /* Bytes of the file at most, before compression, which saves little: of one input, and of the layers that `kept` names
- * ((layers); NULL: all) with their keys and values. */
+ * ((layers); NULL: all) with their keys and values, and of the output head's input. */
 uint64_t qz_stats_file_input_bytes(int64_t k, qz_dtype type, qz_stats_wants wants);
-uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept);
+uint64_t qz_stats_file_bytes(const qz_model *m, qz_dtype type, qz_stats_wants wants, const bool *kept, bool head);
 
 #endif

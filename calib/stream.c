@@ -51,8 +51,16 @@ qz_status qz_stream_store(const qz_stream *s, int64_t i, const qz_tensor *residu
     return qz_op_convert(qz_model_backend(s->model), &to, residual);
 }
 
-qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type, qz_dtype plain_type,
-                        qz_arena *arena)
+static qz_status embed(const qz_model *m, const int32_t *ids, const qz_tensor *table, const qz_tensor *residual)
+{
+    if (!table) return qz_model_embed(m, ids, residual);
+    const float scale = (float)qz_model_config_of(m)->embedding_scale;
+    QZ_TRY(qz_op_embedding(qz_model_backend(m), residual, table, ids));
+    return scale == 1 ? QZ_OK : qz_op_scale(qz_model_backend(m), residual, residual, scale);
+}
+
+qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, const qz_tensor *table,
+                        qz_dtype type, qz_dtype plain_type, qz_arena *arena)
 {
     const qz_model_config *c = qz_model_config_of(model);
     qz_stream s = {.model = model,
@@ -69,8 +77,8 @@ qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows 
     for (int64_t i = 0; i < qz_stream_batches(&s); i++) {
         qz_batch b = qz_stream_shape(&s, i);
         qz_tensor residual = qz_tensor_2d(buffer, QZ_F32, b.sequences * b.length, c->hidden);
-        QZ_TRY(qz_model_embed(model, w->ids + i * most, &residual));
-        qz_round_stored(&residual, plain_type);
+        QZ_TRY(embed(model, w->ids + i * most, table, &residual));
+        if (!table) qz_round_stored(&residual, plain_type);
         QZ_TRY(qz_stream_store(&s, i, &residual));
     }
     qz_arena_restore(arena, mark);

@@ -16,9 +16,10 @@ typedef struct qz_stream {
 /* Windows of a batch: many rows make the matrix product fast, as long as their buffers stay small. */
 int64_t qz_stream_batch(const qz_model *m, int64_t length);
 uint64_t qz_stream_bytes(const qz_model_config *c, int64_t windows, int64_t length, qz_dtype type);
-/* Embeds the windows' ids; the embeddings are rounded to `plain_type`, as they will be stored. */
-QZ_NODISCARD qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, qz_dtype type,
-                                     qz_dtype plain_type, qz_arena *arena);
+/* Embeds the windows' ids by `table` (V, C) F32, or, when that is NULL, by the model's own embeddings, which are
+ * rounded to `plain_type` as they will be stored. */
+QZ_NODISCARD qz_status qz_stream_new(qz_stream *out, const qz_model *model, const qz_windows *w, const qz_tensor *table,
+                                     qz_dtype type, qz_dtype plain_type, qz_arena *arena);
 /* Another of the same windows, `width` wide, in memory of the caller. */
 qz_stream qz_stream_like(const qz_stream *s, int64_t width, void *data);
 int64_t qz_stream_batches(const qz_stream *s);

@@ -8,6 +8,7 @@
 #include "calib/identity.h"
 #include "calib/kv_scale.h"
 #include "calib/layer_error.h"
+#include "calib/outside.h"
 #include "calib/run.h"
 
 qz_status qz_target_open(qz_target *t, const qz_calib_args *args, int number, qz_arena *scratch, qz_arena *shared)
@@ -39,18 +40,32 @@ static const qz_journal_layer *finished(const qz_target *t, int layer)
     return found;
 }
 
+static qz_status restore(qz_target *t, const qz_journal_layer *l, float *peak)
+{
+    for (size_t j = 0; j < l->tensors; j++) QZ_TRY(qz_writer_mark(t->writer, &l->tensor[j]));
+    qz_journal_report(l, t->output->report);
+    const double *seen = qz_journal_number_of(l, "peak");
+    if (seen && *seen > *peak) *peak = (float)*seen;
+    t->reported = qz_journal_mark_of(t->output->report);
+    return QZ_OK;
+}
+
 qz_status qz_target_restore(qz_target *t, int layers, float *peak)
 {
     for (int i = 0; i < layers; i++) {
         const qz_journal_layer *l = finished(t, i);
         if (!l) return QZ_FAIL(QZ_FORMAT, "%s/%s: layer %d is missing", t->output->folder, QZ_JOURNAL_NAME, i);
-        for (size_t j = 0; j < l->tensors; j++) QZ_TRY(qz_writer_mark(t->writer, &l->tensor[j]));
-        qz_journal_report(l, t->output->report);
-        const double *seen = qz_journal_number_of(l, "peak");
-        if (seen && *seen > *peak) *peak = (float)*seen;
+        QZ_TRY(restore(t, l, peak));
     }
-    t->reported = qz_journal_mark_of(t->output->report);
     return QZ_OK;
+}
+
+qz_status qz_target_restore_embedding(qz_target *t, bool *done)
+{
+    float none = 0;
+    const qz_journal_layer *l = t->journal ? finished(t, QZ_TARGET_EMBEDDING) : NULL;
+    *done = l != NULL;
+    return l ? restore(t, l, &none) : QZ_OK;
 }
 
 qz_status qz_target_commit(qz_target *t, int layer, float peak)
@@ -125,6 +140,7 @@ enum { MOST_OF_AN_INPUT = 3 }; /* q, k and v */
 
 /* The linears of one input that are quantized. */
 typedef struct input_set {
+    const qz_export_linear *plan; /* of the layer */
     int input, count;
     int number[MOST_OF_AN_INPUT]; /* in the layer */
     qz_solve_args args[MOST_OF_AN_INPUT];
@@ -198,10 +214,10 @@ static qz_status solve(const qz_target *t, input_set *set, int i, const char *mo
     return qz_progress_step(t->progress, 0, "");
 }
 
-static void collect(const qz_target *t, input_set *set, const qz_layer *layer, int input, const qz_stats *stats)
+static void collect(const qz_target *t, input_set *set, const qz_export_linear *plan, const qz_layer *layer, int input,
+                    const qz_stats *stats)
 {
-    const qz_export_linear *plan = plan_of(t, layer->index);
-    *set = (input_set){.input = input};
+    *set = (input_set){.plan = plan, .input = input};
     for (int i = 0; i < layer->linears; i++) {
         if (layer->linear[i].input != input || !plan[i].quantized) continue;
         set->args[set->count] = args_of(t, &layer->linear[i], &plan[i], stats);
@@ -214,9 +230,10 @@ static qz_status write_set(const qz_target *t, const input_set *set, const qz_la
 {
     for (int i = 0; i < set->count; i++) {
         const qz_linear *linear = &layer->linear[set->number[i]];
-        const qz_export_linear *l = &plan_of(t, layer->index)[set->number[i]];
+        const qz_export_linear *l = &set->plan[set->number[i]];
         QZ_TRY(qz_writer_linear(t->writer, l, linear, &set->q[i], act, t->scratch));
         qz_qtensor_dequantize(qz_f32(&linear->weight), &set->q[i], 0, l->n);
+        if (!qz_writer_keeps_codes(t->writer)) qz_round_stored(&linear->weight, t->output->plan->plain_type);
     }
     return QZ_OK;
 }
@@ -246,16 +263,16 @@ static qz_status scale_input(const qz_target *t, const input_set *set, const qz_
     return QZ_OK;
 }
 
-static qz_status quantize_input(const qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
-                                qz_eval_input_rounding *served)
+static qz_status quantize_input(const qz_target *t, const qz_export_linear *plan, const qz_layer *layer, int input,
+                                const qz_stats *stats, qz_eval_input_rounding *served)
 {
     input_set set;
     qz_solve_shared shared = {.arena = t->shared};
-    collect(t, &set, layer, input, stats);
+    collect(t, &set, plan, layer, input, stats);
     if (!set.count) return QZ_OK;
     QZ_TRY(share_scale(t, &set));
     for (int i = 0; i < set.count; i++) QZ_TRY(solve(t, &set, i, layer->linear[set.number[i]].module, &shared));
-    served->scheme = plan_of(t, layer->index)[set.number[0]].activation;
+    served->scheme = plan[set.number[0]].activation;
     QZ_TRY(scale_input(t, &set, layer, served));
     QZ_TRY(write_set(t, &set, layer, &served->values));
     qz_arena_reset(t->shared);
@@ -324,7 +341,8 @@ qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const 
 {
     qz_arena_mark mark = qz_arena_save(t->scratch);
     qz_progress_section(t->progress, "quantize");
-    QZ_TRY(quantize_input(t, layer, input, stats, (qz_eval_input_rounding *)&served->input[input]));
+    QZ_TRY(quantize_input(t, plan_of(t, layer->index), layer, input, stats,
+                          (qz_eval_input_rounding *)&served->input[input]));
     qz_arena_restore(t->scratch, mark);
     return QZ_OK;
 }
@@ -341,6 +359,26 @@ qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *s
     for (int i = 0; i < served->inputs; i++) QZ_TRY(qz_target_input(t, layer, i, &stats->input[i], served));
     if (t->output->plan->kv.wanted) QZ_TRY(scale_cache(t, layer, stats, served, arena));
     return qz_target_end(t, layer);
+}
+
+qz_status qz_target_outside(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats)
+{
+    qz_eval_input_rounding served = {0};
+    qz_linear own = *linear;
+    const qz_dtype plain = t->output->plan->plain_type;
+    const qz_layer alone = {.linears = 1, .linear = &own};
+    const qz_export_linear *plan = qz_outside_planned(t->output->plan, t->model, end);
+    if (!plan) return QZ_OK;
+    qz_arena_mark mark = qz_arena_save(t->scratch);
+    qz_progress_section(t->progress, "quantize");
+    if (plan->quantized) {
+        QZ_TRY(quantize_input(t, plan, &alone, 0, stats, &served));
+    } else {
+        qz_round_stored(&own.weight, plain);
+        QZ_TRY(qz_writer_linear(t->writer, plan, &own, NULL, NULL, t->scratch));
+    }
+    qz_arena_restore(t->scratch, mark);
+    return QZ_OK;
 }
 
 qz_status qz_target_finish(qz_target *t)

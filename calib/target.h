@@ -24,7 +24,11 @@ QZ_NODISCARD qz_status qz_target_open(qz_target *t, const qz_calib_args *args, i
 void qz_target_close(qz_target *t);
 /* The first `layers` of those that are done are as an earlier run left them; `peak` is raised to what it saw. */
 QZ_NODISCARD qz_status qz_target_restore(qz_target *t, int layers, float *peak);
-/* The layer is finished: everything of it goes to the disk, then a line of the journal. */
+/* The embeddings, which come before the layers, when an earlier run has finished them. */
+QZ_NODISCARD qz_status qz_target_restore_embedding(qz_target *t, bool *done);
+/* The layer is finished: everything of it goes to the disk, then a line of the journal. The head counts as a layer
+ * after the last. */
+enum { QZ_TARGET_EMBEDDING = -1 };
 QZ_NODISCARD qz_status qz_target_commit(qz_target *t, int layer, float peak);
 /* Statistics that a layer's inputs must have for this output. */
 qz_stats_wants qz_target_wants(const qz_calib_output *output);
@@ -42,6 +46,9 @@ QZ_NODISCARD qz_status qz_target_begin(qz_target *t, qz_layer *layer, qz_stats *
 QZ_NODISCARD qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
                                        const qz_eval_layer_rounding *served);
 QZ_NODISCARD qz_status qz_target_end(qz_target *t, const qz_layer *layer);
+/* The same for the head or the embeddings, where the plan has them (else nothing is done): `linear` is the table as in
+ * the model, its values become those of the codes. */
+QZ_NODISCARD qz_status qz_target_outside(qz_target *t, qz_end end, const qz_linear *linear, const qz_stats *stats);
 QZ_NODISCARD qz_status qz_target_finish(qz_target *t);
 
 #endif

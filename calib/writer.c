@@ -100,11 +100,32 @@ static qz_status declare_all(qz_writer *w)
     return QZ_OK;
 }
 
+/* The head or the embeddings where they are quantized are no plain tensors here. */
+static bool is_planned(const qz_writer *w, const char *tensor)
+{
+    const qz_export_plan *plan = w->output->plan;
+    for (size_t i = plan->first[plan->layers]; i < plan->linears; i++) {
+        const size_t n = strlen(plan->linear[i].module);
+        if (strncmp(tensor, plan->linear[i].module, n) == 0 && strcmp(tensor + n, ".weight") == 0) return true;
+    }
+    return false;
+}
+
+static qz_status list_plain(qz_writer *w)
+{
+    size_t kept = 0;
+    QZ_TRY(qz_model_plain_names(w->model, &w->plain, &w->plain_count, w->arena));
+    for (size_t i = 0; i < w->plain_count; i++)
+        if (!is_planned(w, w->plain[i])) w->plain[kept++] = w->plain[i];
+    w->plain_count = kept;
+    return QZ_OK;
+}
+
 static qz_status writer_open(qz_writer *w, bool resume)
 {
     const qz_calib_output *o = w->output;
     QZ_TRY(qz_arena_new(&w->arena, "export"));
-    QZ_TRY(qz_model_plain_names(w->model, &w->plain, &w->plain_count, w->arena));
+    QZ_TRY(list_plain(w));
     const size_t most = w->plain_count + 2 * o->plan->linears + (size_t)o->plan->layers;
     QZ_TRY(qz_strmap_new(&w->index, most));
     w->slot = qz_arena_calloc(w->arena, most * sizeof *w->slot);
@@ -244,7 +265,7 @@ static qz_status print_values(char out[QZ_HASH_TEXT], const qz_qtensor *q, qz_dt
     return status;
 }
 
-static bool keeps_codes(const qz_writer *w)
+bool qz_writer_keeps_codes(const qz_writer *w)
 {
     return w->container->holds != NULL;
 }
@@ -258,8 +279,8 @@ qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_lin
     if (!l->quantized)
         return write_values(w, weight, linear->weight.data, QZ_F32, l->n * l->k, print_of(w, l->module), scratch);
     char *print = print_of(w, l->module);
-    QZ_TRY(keeps_codes(w) ? print_qtensor(print, l, q, act)
-                          : print_values(print, q, w->output->plan->plain_type, scratch));
+    QZ_TRY(qz_writer_keeps_codes(w) ? print_qtensor(print, l, q, act)
+                                    : print_values(print, q, w->output->plan->plain_type, scratch));
     return w->container->write_linear(w->shards, l, q, act, scratch);
 }
 
@@ -313,7 +334,7 @@ static qz_status check_linear(qz_writer *w, const qz_ckpt *written, const qz_exp
     const char *weight = suffixed(w, l->module, "weight"), *bias = suffixed(w, l->module, "bias");
     if (!weight || !bias) return qz_arena_failed(w->arena);
     if (l->has_bias) QZ_TRY(check_plain(w, written, bias, bias));
-    if (!l->quantized || !keeps_codes(w)) return check_plain(w, written, weight, l->module);
+    if (!l->quantized || !qz_writer_keeps_codes(w)) return check_plain(w, written, weight, l->module);
     char print[QZ_HASH_TEXT];
     qz_qtensor q;
     qz_act_scheme scheme;

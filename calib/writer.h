@@ -17,6 +17,8 @@ void qz_writer_free(qz_writer *w); /* removes what is unfinished, unless kept; N
  * plain type; and its bias. */
 QZ_NODISCARD qz_status qz_writer_linear(qz_writer *w, const qz_export_linear *l, const qz_linear *linear,
                                         const qz_qtensor *q, const qz_act_values *act, qz_arena *scratch);
+/* Does the container store codes? Else it stores values, rounded to the plain type. */
+bool qz_writer_keeps_codes(const qz_writer *w);
 /* A plain tensor whose values changed (a folded norm). */
 QZ_NODISCARD qz_status qz_writer_plain(qz_writer *w, const char *name, const qz_tensor *x, qz_arena *scratch);
 /* Scales of a layer's cache. */

@@ -137,7 +137,8 @@ typedef struct qz_export_linear {
     bool quantized; /* false: stored plain */
     qz_scheme scheme;
     int fused;            /* linears of one layer that servers fuse share a number within `layer`; -1: none */
-    int layer;            /* -1: outside the decoder layers (the output head) */
+    int layer;            /* -1: outside the decoder layers (the output head, the embeddings) */
+    bool embedding;       /* rows are looked up, not multiplied */
     const char *fused_as; /* module path that servers give the fused set ("...self_attn.qkv_proj"); NULL: not known */
     qz_act_scheme activation; /* how its input is rounded when it is served */
     bool ordered;             /* the recipe insists on a permutation (GPTQ's desc_act and g_idx) */
@@ -145,9 +146,9 @@ typedef struct qz_export_linear {
 } qz_export_linear;
 
 typedef struct qz_export_plan {
-    const qz_export_linear *linear; /* layer by layer, then those outside */
+    const qz_export_linear *linear; /* layer by layer, then those outside that are quantized, or were */
     size_t linears;
-    const size_t *first;          /* [layers + 1] number of a layer's first linear */
+    const size_t *first;          /* [layers + 1] number of a layer's first linear; the last: of those outside */
     qz_dtype plain_type;          /* F16 or BF16 (or F32): every tensor that is not quantized, and biases */
     qz_kv_scheme kv;              /* of the key-value cache */
     const char *const *attention; /* [layers] modules "model.layers.0.self_attn", where cache scales belong */

@@ -5,18 +5,22 @@
  *   <module>.qzeros   I32 (K/G, N/8) zeros as they are, packed alike
  *   <module>.scales   F16 (K/G, N)
  * which is the transpose of (N, K). value = (code - zero) * scale. group_size -1: one group over K.
+ * The output head is quantized only with the key lm_head: true, which vLLM alone knows (auto_awq.py).
  * Zeros are always written, 8 for symmetric codes: loaders differ in what `zero_point: false` means.
  * Not read: the other layouts that share quant_method "awq" (version gemv, gemv_fast, marlin, exllama, ipex). */
 #include <math.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/log.h"
 #include "base/parallel.h"
 #include "checkpoints/checkpoints.h"
 #include "checkpoints/plan_check.h"
 #include "checkpoints/tensor_parts.h"
 #include "numeric/minifloat.h"
 #include "numeric/pack.h"
+
+#define HEAD "lm_head" /* the config's key, and the name that vLLM gives the head */
 
 enum { OCTET = 8, TILE = 64, SYMMETRIC_ZERO = 8 };
 
@@ -172,13 +176,20 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
         qz_reasons_add(r, "%s: found scales in %s; awq stores F16", l->module, qz_dtype_name(l->scheme.scale_type));
     if (l->n % OCTET)
         qz_reasons_add(r, "%s: found %lld outputs; awq needs a multiple of 8", l->module, (long long)l->n);
-    if (l->layer < 0)
-        qz_reasons_add(r, "%s lies outside the decoder layers, where readers of awq expect plain weights: skip it",
-                       l->module);
+    if (l->layer < 0 && !l->embedding && strcmp(l->module, HEAD) != 0)
+        qz_reasons_add(r, "%s lies outside the decoder layers, where awq holds at most " HEAD, l->module);
+    qz_reasons_embedding(r, l);
     if (l->ordered)
         qz_reasons_add(r, "%s: its groups are to be ordered; awq has no place for the order: use static groups",
                        l->module);
     qz_reasons_group(r, l, usual);
+}
+
+static bool holds_head(const qz_export_plan *plan)
+{
+    for (size_t i = 0; i < plan->linears; i++)
+        if (plan->linear[i].quantized && plan->linear[i].layer < 0) return true;
+    return false;
 }
 
 static qz_status can_express(const qz_export_plan *plan)
@@ -193,6 +204,8 @@ static qz_status can_express(const qz_export_plan *plan)
     qz_reasons_one_group(&r, plan);
     qz_reasons_weights_only(&r, plan);
     qz_reasons_fused(&r, plan);
+    if (r.count == 0 && holds_head(plan))
+        qz_warn("awq with a quantized " HEAD ": vLLM loads it; transformers would make the head up");
     return qz_reasons_status(&r);
 }
 
@@ -323,6 +336,7 @@ static qz_status config_block(char **out, const qz_export_plan *plan, qz_arena *
     qz_json_put_int(w, "group_size", group == 32 || group == 64 || group == 128 ? group : -1);
     qz_json_put_bool(w, "zero_point", true);
     qz_json_put_string(w, "version", "gemm");
+    if (holds_head(plan)) qz_json_put_bool(w, "lm_head", true);
     put_skipped(w, plan);
     qz_json_end(w);
     return qz_part_finish_text(out, w, arena);

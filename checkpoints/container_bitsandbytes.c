@@ -125,7 +125,8 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
     if (s->scale_type != QZ_F32)
         qz_reasons_add(r, "%s: found scales in %s; bitsandbytes stores F32", l->module, qz_dtype_name(s->scale_type));
     if (l->ordered) qz_reasons_add(r, "%s: bitsandbytes has no place for an order of the inputs", l->module);
-    if (l->layer < 0)
+    qz_reasons_embedding(r, l);
+    if (l->layer < 0 && !l->embedding)
         qz_reasons_add(r, "%s lies outside the decoder layers, which readers of bitsandbytes leave plain: skip it",
                        l->module);
 }

@@ -201,7 +201,8 @@ static void check_weight(qz_reasons *r, const qz_export_linear *l)
     if (l->scheme.scale_type != QZ_F32)
         qz_reasons_add(r, "%s: found scales in %s; fp8 stores F32", l->module, qz_dtype_name(l->scheme.scale_type));
     if (l->ordered) qz_reasons_add(r, "%s: fp8 has no place for an order of the inputs", l->module);
-    if (l->layer < 0)
+    qz_reasons_embedding(r, l);
+    if (l->layer < 0 && !l->embedding)
         qz_reasons_add(r, "%s lies outside the decoder layers, where readers of fp8 expect plain weights: skip it",
                        l->module);
 }

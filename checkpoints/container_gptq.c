@@ -195,7 +195,8 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l)
                        (long long)l->n, (long long)l->k, (long long)unit, qz_format_of(s->format)->name);
     if (!s->symmetric && s->least_zero < 1)
         qz_reasons_add(r, "%s: zeros may be 0, which gptq cannot store (it stores zero - 1)", l->module);
-    if (l->layer < 0 && strcmp(l->module, QZ_GPTQ_HEAD) != 0)
+    qz_reasons_embedding(r, l);
+    if (l->layer < 0 && !l->embedding && strcmp(l->module, QZ_GPTQ_HEAD) != 0)
         qz_reasons_add(r, "%s lies outside the decoder layers, where gptq holds at most " QZ_GPTQ_HEAD, l->module);
     qz_reasons_group(r, l, usual);
 }

@@ -37,9 +37,9 @@ qz_ct_strategy qz_ct_strategy_of(const qz_export_linear *l)
 static bool same_kind(const qz_export_linear *a, const qz_export_linear *b)
 {
     const qz_scheme *s = &a->scheme, *t = &b->scheme;
-    return s->format == t->format && s->symmetric == t->symmetric && s->piece_rows == t->piece_rows &&
-           qz_ct_strategy_of(a) == qz_ct_strategy_of(b) && qz_export_group(a) == qz_export_group(b) &&
-           qz_act_scheme_same(&a->activation, &b->activation);
+    return a->embedding == b->embedding && s->format == t->format && s->symmetric == t->symmetric &&
+           s->piece_rows == t->piece_rows && qz_ct_strategy_of(a) == qz_ct_strategy_of(b) &&
+           qz_export_group(a) == qz_export_group(b) && qz_act_scheme_same(&a->activation, &b->activation);
 }
 
 static bool is_first_of_its_kind(const qz_export_plan *plan, size_t at)
@@ -92,10 +92,16 @@ static void put_input(qz_json_writer *w, const qz_act_scheme *a)
     qz_json_end(w);
 }
 
-/* All linears of the kind of `first`, or the class and what it does not reach. */
+/* All linears of the kind of `first`, or the class and what it does not reach. Embeddings go by their class: not every
+ * model of vLLM tells them their name. */
 static void put_targets(qz_json_writer *w, const qz_export_plan *plan, const qz_export_linear *first, bool by_name)
 {
     qz_json_begin_array(w, "targets");
+    if (first->embedding) {
+        qz_json_put_string(w, NULL, QZ_CT_EMBEDDING);
+        qz_json_end(w);
+        return;
+    }
     if (!by_name) qz_json_put_string(w, NULL, "Linear");
     for (size_t i = 0; i < plan->linears; i++) {
         const qz_export_linear *l = &plan->linear[i];

@@ -39,6 +39,9 @@ QZ_NODISCARD qz_status qz_ct_config_kv(qz_ct_args *out, const qz_json_node *bloc
 QZ_NODISCARD qz_status qz_ct_weight_scheme(qz_scheme *out, const qz_ct_args *weights);
 QZ_NODISCARD qz_status qz_ct_input_scheme(qz_act_scheme *out, const qz_ct_args *input);
 
+/* The class of embeddings: torch.nn.Embedding, and a part of vLLM's name for it. */
+#define QZ_CT_EMBEDDING "Embedding"
+
 /* How the weights of one linear are stored. */
 typedef enum qz_ct_form { QZ_CT_PACKED, QZ_CT_INT, QZ_CT_FLOAT, QZ_CT_NAIVE } qz_ct_form;
 qz_ct_form qz_ct_form_of(const qz_export_linear *l);

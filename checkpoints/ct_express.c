@@ -76,6 +76,16 @@ static void check_float(qz_reasons *r, const qz_export_linear *l)
         qz_reasons_add(r, "%s: blocks of 128 x 128 and inputs in groups of 128 go together", l->module);
 }
 
+/* vLLM looks rows up in packed codes without zeros, and takes no word that codes straddle (vLLM 0.32,
+ * compressed_tensors_embedding.py). */
+static void check_embedding(qz_reasons *r, const qz_export_linear *l)
+{
+    const qz_format_info *f = qz_format_of(l->scheme.format);
+    if (f->kind != QZ_KIND_INTEGER || 32 % f->bits || !l->scheme.symmetric)
+        qz_reasons_add(r, "%s: found %s%s; vLLM takes embeddings of int2, int4 and int8, symmetric", l->module, f->name,
+                       l->scheme.symmetric ? "" : " with zeros");
+}
+
 static void check_linear(qz_reasons *r, const qz_export_linear *l, qz_dtype plain)
 {
     const qz_format_info *f = qz_format_of(l->scheme.format);
@@ -89,6 +99,7 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l, qz_dtype plai
     if (l->ordered)
         qz_reasons_add(r, "%s: its groups are to be ordered, which readers no longer take: use static groups",
                        l->module);
+    if (l->embedding) check_embedding(r, l);
     switch (qz_ct_form_of(l)) {
     case QZ_CT_PACKED:
         check_packed(r, l, plain);
@@ -123,17 +134,23 @@ static bool ends_its_set(const qz_export_plan *plan, size_t at)
 
 static void warn_of_readers(const qz_export_plan *plan)
 {
-    const qz_export_linear *odd = NULL, *uneven = NULL, *wide = NULL;
+    const qz_export_linear *odd = NULL, *uneven = NULL, *wide = NULL, *table = NULL;
     for (size_t i = 0; i < plan->linears; i++) {
         const qz_export_linear *l = &plan->linear[i];
         if (!l->quantized) continue;
         const int bits = qz_format_of(l->scheme.format)->bits;
+        if (l->embedding) table = l;
         const bool packed = qz_ct_form_of(l) == QZ_CT_PACKED, block = is_block(&l->scheme);
         if (!odd && packed && bits != 4 && bits != 8) odd = l;
         if (!wide && packed && bits == 8 && !l->scheme.symmetric) wide = l;
         const bool cut_rows = l->fused >= 0 && l->n % BLOCK && !ends_its_set(plan, i);
         if (!uneven && block && (cut_rows || l->k % BLOCK)) uneven = l;
     }
+    if (table)
+        qz_warn(
+            "%s: quantized embeddings: vLLM since June 2026 takes them on GPUs, and only in models that pass it the "
+            "scheme (llama, mistral, phi3, qwen2, qwen3 do; gemma2 and mixtral do not)",
+            table->module);
     if (odd)
         qz_warn(
             "%s: compressed-tensors with %s: vLLM needs its Humming kernels (GPU), and compressed-tensors since June "

@@ -110,6 +110,15 @@ void qz_reasons_fused(qz_reasons *r, const qz_export_plan *plan)
     }
 }
 
+void qz_reasons_embedding(qz_reasons *r, const qz_export_linear *l)
+{
+    if (!l->embedding) return;
+    qz_reasons_add(r,
+                   "%s: no reader of %s (vLLM, transformers) takes quantized embeddings: leave them plain, or use "
+                   "compressed-tensors",
+                   l->module, r->container);
+}
+
 void qz_reasons_weights_only(qz_reasons *r, const qz_export_plan *plan)
 {
     for (size_t i = 0; i < plan->linears; i++) {

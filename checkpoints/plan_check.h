@@ -27,6 +27,8 @@ void qz_reasons_fused(qz_reasons *r, const qz_export_plan *plan);
 /* All quantized linears must have the same group: for configs that state one. */
 void qz_reasons_one_group(qz_reasons *r, const qz_export_plan *plan);
 
+/* A quantized embedding, which only compressed-tensors' readers take. */
+void qz_reasons_embedding(qz_reasons *r, const qz_export_linear *l);
 /* Neither inputs nor the cache are rounded: for containers that hold nothing but weights. One reason for each kind. */
 void qz_reasons_weights_only(qz_reasons *r, const qz_export_plan *plan);
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "eval/eval.h"
 
 static qz_status round_input(const qz_eval_layer_rounding *r, const qz_layer *layer, int input, const qz_tensor *x)
@@ -138,6 +139,16 @@ static qz_status read_cache(qz_eval_layer_rounding *out, const qz_model *m, int 
     return QZ_OK;
 }
 
+static qz_status warn_of_head(const qz_model *m)
+{
+    qz_act_scheme scheme = {0};
+    qz_act_values values;
+    const char *module = qz_model_end_name(m, QZ_END_HEAD);
+    if (module) QZ_TRY_CTX(qz_ckpt_read_activation(qz_model_ckpt(m), module, &scheme, &values), "%s", module);
+    if (scheme.mode != QZ_ACT_NONE) qz_warn("%s: servers round its input; this evaluation does not", module);
+    return QZ_OK;
+}
+
 qz_status qz_eval_rounding_read(qz_eval_rounding *out, const qz_model *m, qz_arena *arena)
 {
     const int layers = (int)qz_model_config_of(m)->layers;
@@ -150,7 +161,7 @@ qz_status qz_eval_rounding_read(qz_eval_rounding *out, const qz_model *m, qz_are
         QZ_TRY(read_inputs(r, m, i, arena));
         QZ_TRY(read_cache(r, m, i, arena));
     }
-    return QZ_OK;
+    return warn_of_head(m);
 }
 
 void qz_eval_rounding_describe(const qz_eval_rounding *r, char *out, size_t size)

@@ -1,18 +1,41 @@
 /* The two ends of a model: ids -> embeddings, and the last residual -> logits or log probabilities.
  *
- * The tables stay mapped as they are stored. Rows of the head are widened a tile of the vocabulary at a time, for all
- * tokens of a call, and log softmax is put together from the tiles:
+ * The tables stay mapped as they are stored, or as codes when they are quantized. Rows of the head are widened or
+ * decoded a tile of the vocabulary at a time, for all tokens of a call, and log softmax is put together from the tiles:
  *     log p = logit[target] - L,   L = log sum_v exp(logit[v]) = logaddexp over tiles of the tile's own L.
  * The order of tiles is fixed, so results do not depend on threads. */
 #include <math.h>
 
+#include "base/parallel.h"
 #include "models/parts.h"
 
-enum { TILE = 1024 };
+enum { TILE = 1024, ROWS = 16 };
 
 static qz_status nonfinite_in(const char *table, int64_t row, int64_t col)
 {
     return QZ_FAIL(QZ_NUMERIC, "%s: NaN or infinity at [%lld, %lld]", table, (long long)row, (long long)col);
+}
+
+static void decode_ids(float *out, const qz_qtensor *table, const int32_t *ids, int64_t tokens)
+{
+    QZ_PARALLEL_FOR
+    for (int64_t t = 0; t < tokens; t++) qz_qtensor_dequantize(out + t * table->cols, table, ids[t], 1);
+}
+
+static void decode_rows(float *out, const qz_qtensor *table, int64_t first, int64_t count)
+{
+    QZ_PARALLEL_FOR
+    for (int64_t i = 0; i < count; i += ROWS)
+        qz_qtensor_dequantize(out + i * table->cols, table, first + i, count - i < ROWS ? count - i : ROWS);
+}
+
+static qz_status look_up(const qz_model *m, const int32_t *ids, const qz_tensor *residual)
+{
+    const qz_qtensor *table;
+    if (!m->codes[QZ_END_EMBEDDING]) return qz_op_embedding(m->backend, residual, &m->embedding, ids);
+    QZ_TRY(qz_model_codes(m, QZ_END_EMBEDDING, &table));
+    decode_ids(qz_f32(residual), table, ids, residual->shape[0]);
+    return QZ_OK;
 }
 
 qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor *residual)
@@ -24,7 +47,7 @@ qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor 
             return QZ_FAIL(QZ_ARG, "token %lld: id %d, but vocab_size of the model is %lld; is the tokenizer its own?",
                            (long long)t, ids[t], (long long)vocabulary);
     }
-    QZ_TRY(qz_op_embedding(m->backend, residual, &m->embedding, ids));
+    QZ_TRY(look_up(m, ids, residual));
     QZ_TRY(qz_op_first_nonfinite(m->backend, residual, &bad));
     if (bad >= 0)
         return nonfinite_in(m->family->names->embedding, ids[bad / residual->shape[1]], bad % residual->shape[1]);
@@ -38,16 +61,26 @@ qz_status qz_model_final_norm(const qz_model *m, const qz_tensor *residual, cons
     return qz_norm_apply(m, &w, y, residual);
 }
 
+static qz_status widen_rows(const qz_model *m, int64_t first, int64_t count, float *room, qz_tensor *out)
+{
+    const qz_qtensor *table;
+    *out = qz_tensor_2d(room, QZ_F32, count, m->config.hidden);
+    if (m->codes[QZ_END_HEAD]) {
+        QZ_TRY(qz_model_codes(m, QZ_END_HEAD, &table));
+        decode_rows(room, table, first, count);
+        return QZ_OK;
+    }
+    const qz_tensor stored = qz_tensor_rows(&m->head, first, count);
+    if (stored.dtype != QZ_F32) return qz_op_convert(m->backend, out, &stored);
+    *out = stored;
+    return QZ_OK;
+}
+
 /* Rows [first, first + count) of the head as F32: a view of the map, or widened into `room` (TILE, C). */
 static qz_status head_rows(const qz_model *m, int64_t first, int64_t count, float *room, qz_tensor *out)
 {
-    const qz_tensor stored = qz_tensor_rows(&m->head, first, count);
     int64_t bad;
-    *out = stored;
-    if (stored.dtype != QZ_F32) {
-        *out = qz_tensor_2d(room, QZ_F32, count, m->config.hidden);
-        QZ_TRY(qz_op_convert(m->backend, out, &stored));
-    }
+    QZ_TRY(widen_rows(m, first, count, room, out));
     QZ_TRY(qz_op_first_nonfinite(m->backend, out, &bad));
     if (bad < 0) return QZ_OK;
     return nonfinite_in(m->config.tied ? m->family->names->embedding : m->family->names->head,

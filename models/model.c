@@ -21,7 +21,7 @@ const char *qz_stage_name(qz_stage stage)
 static void settle_stored_type(qz_model *m, const qz_json_node *config)
 {
     if (qz_config_absent(qz_json_get(config, "dtype")) && qz_config_absent(qz_json_get(config, "torch_dtype")))
-        m->config.stored = m->embedding.dtype;
+        m->config.stored = qz_ckpt_find(m->ckpt, m->family->names->final_norm)->view.dtype;
 }
 
 /* The table where it is mapped; a copy where the file has it at an odd address, which old writers allowed. */
@@ -36,12 +36,30 @@ static qz_status find_table(qz_model *m, const char *name, qz_tensor *out)
     return QZ_OK;
 }
 
+static qz_status find_own(qz_model *m, qz_end end, const char *name, qz_tensor *out)
+{
+    if (!qz_ckpt_is_quantized(m->ckpt, m->table[end])) return find_table(m, name, out);
+    m->codes[end] = qz_arena_calloc(m->arena, sizeof *m->codes[end]);
+    return m->codes[end] ? QZ_OK : qz_arena_failed(m->arena);
+}
+
 static qz_status find_tables(qz_model *m)
 {
     const qz_tensor_names *names = m->family->names;
-    QZ_TRY(find_table(m, names->embedding, &m->embedding));
+    QZ_TRY(find_own(m, QZ_END_EMBEDDING, names->embedding, &m->embedding));
     m->head = m->embedding;
-    return m->config.tied ? QZ_OK : find_table(m, names->head, &m->head);
+    return m->config.tied ? QZ_OK : find_own(m, QZ_END_HEAD, names->head, &m->head);
+}
+
+/* A byte each, half of what bf16 takes; decoded a few rows at a time. */
+qz_status qz_model_codes(const qz_model *m, qz_end end, const qz_qtensor **out)
+{
+    qz_codes *c = m->codes[end];
+    if (!c->read)
+        QZ_TRY(qz_ckpt_read_qtensor(m->ckpt, m->table[end], m->config.vocabulary, m->config.hidden, &c->q, m->arena));
+    c->read = true;
+    *out = &c->q;
+    return QZ_OK;
 }
 
 static qz_status read_small(qz_model *m)
@@ -119,6 +137,23 @@ const qz_backend *qz_model_backend(const qz_model *m)
 void qz_model_set_tap(qz_model *m, qz_tap tap)
 {
     m->tap = tap;
+}
+
+const char *qz_model_end_name(const qz_model *m, qz_end end)
+{
+    return m->table[end];
+}
+
+qz_status qz_model_end(const qz_model *m, qz_end end, qz_linear *out, qz_arena *arena)
+{
+    const int64_t n = m->config.vocabulary, k = m->config.hidden;
+    float *data = qz_arena_array(arena, float, (size_t)(n * k));
+    if (!data) return qz_arena_failed(arena);
+    *out = (qz_linear){.module = m->table[end], .role = QZ_ROLES, .weight = qz_tensor_2d(data, QZ_F32, n, k)};
+    qz_arena_mark mark = qz_arena_save(arena);
+    QZ_TRY(qz_ckpt_read_weight(m->ckpt, out->module, n, k, data, arena));
+    qz_arena_restore(arena, mark);
+    return QZ_OK;
 }
 
 qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena)

@@ -227,6 +227,14 @@ uint64_t qz_model_layer_bytes(const qz_model *m);
 /* The same without linear weights' data (norms only), for layers whose weights come from elsewhere. */
 QZ_NODISCARD qz_status qz_model_layer_norms(const qz_model *m, int index, qz_layer *out, qz_arena *arena);
 
+/* The two tables outside the layers. A tied model has no head of its own. */
+typedef enum qz_end { QZ_END_HEAD, QZ_END_EMBEDDING, QZ_ENDS } qz_end;
+
+/* The module of a table, "lm_head", as long as the model; NULL: the model has none of its own. */
+const char *qz_model_end_name(const qz_model *m, qz_end end);
+/* One of its own as a linear that has no role (QZ_ROLES): its weight (V, C) F32 in `arena`. */
+QZ_NODISCARD qz_status qz_model_end(const qz_model *m, qz_end end, qz_linear *out, qz_arena *arena);
+
 /* residual (T, C) = embeddings of ids (T). */
 QZ_NODISCARD qz_status qz_model_embed(const qz_model *m, const int32_t *ids, const qz_tensor *residual);
 
@@ -274,8 +282,9 @@ QZ_NODISCARD qz_status qz_model_log_prob_tapped(const qz_model *m, const qz_tens
 /* Bytes of scratch that log_prob takes at most for `tokens`; logits takes less. */
 uint64_t qz_model_head_bytes(const qz_model *m, int64_t tokens);
 
-/* Names of all plain tensors that are not linears of a layer (embeddings, norms, head), in the order of the model, then
- * those that were passed through, in the order of the files; for exporters; count through *count. */
+/* Names of all plain tensors that are not linears of a layer (embeddings, norms, head; not a table that is stored
+ * quantized), in the order of the model, then those that were passed through, in the order of the files; for exporters;
+ * count through *count. */
 QZ_NODISCARD qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena);
 
 #endif

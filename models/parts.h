@@ -19,6 +19,12 @@ typedef struct qz_layer_form {
     qz_linear_place *place; /* [linears] */
 } qz_layer_form;
 
+/* A table that is stored quantized. Read when it is first used: a folder that is being written may lack it. */
+typedef struct qz_codes {
+    bool read;
+    qz_qtensor q; /* (V, C) */
+} qz_codes;
+
 struct qz_model {
     const qz_ckpt *ckpt;
     const qz_backend *backend;
@@ -29,10 +35,12 @@ struct qz_model {
     qz_layer_names *names; /* (layers) */
     const char **plain;    /* (plains) */
     size_t plains;
-    qz_tensor embedding, head; /* (V, C) as stored; the same when tied */
-    float *final_norm;         /* (C) */
-    float *inv_freq;           /* (rotated channels / 2) */
-    float *far_inv_freq;       /* the same for sequences beyond the original context; NULL: no other */
+    const char *table[QZ_ENDS]; /* modules; NULL: none of its own */
+    qz_tensor embedding, head;  /* (V, C) as stored; the same when tied */
+    qz_codes *codes[QZ_ENDS];   /* of a table that is stored quantized, in place of the above; NULL: plain */
+    float *final_norm;          /* (C) */
+    float *inv_freq;            /* (rotated channels / 2) */
+    float *far_inv_freq;        /* the same for sequences beyond the original context; NULL: no other */
     qz_tap tap;
 };
 
@@ -59,6 +67,8 @@ uint64_t qz_experts_numbers(const qz_model *m, int64_t tokens);
 
 QZ_NODISCARD qz_status qz_model_form_layers(qz_model *m);
 const qz_layer_form *qz_model_form(const qz_model *m, int layer);
+/* The codes of a table that is stored quantized. */
+QZ_NODISCARD qz_status qz_model_codes(const qz_model *m, qz_end end, const qz_qtensor **out);
 /* Fills names from the family's table. */
 QZ_NODISCARD qz_status qz_model_name_layers(qz_model *m);
 /* Every needed tensor is there with its shape and a plain type; no other is. Fills plain. */

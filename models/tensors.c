@@ -37,9 +37,18 @@ static const char *parent_name(qz_model *m, const char *name)
     return qz_arena_printf(m->arena, "%.*s", (int)(last ? last - name : 0), name);
 }
 
+static bool name_tables(qz_model *m)
+{
+    const qz_tensor_names *names = m->family->names;
+    m->table[QZ_END_EMBEDDING] = parent_name(m, names->embedding);
+    if (!m->config.tied) m->table[QZ_END_HEAD] = parent_name(m, names->head);
+    return m->table[QZ_END_EMBEDDING] && (m->config.tied || m->table[QZ_END_HEAD]);
+}
+
 qz_status qz_model_name_layers(qz_model *m)
 {
     const qz_tensor_names *table = m->family->names;
+    if (!name_tables(m)) return qz_arena_failed(m->arena);
     bool complete = (m->names = qz_arena_calloc(m->arena, (size_t)m->config.layers * sizeof *m->names)) != NULL;
     for (int64_t i = 0; complete && i < m->config.layers; i++) {
         qz_layer_names *n = &m->names[i];
@@ -152,14 +161,30 @@ static qz_status check_tied_head(const qz_model *m)
                    names->head, names->embedding, names->head);
 }
 
+/* The server's head would read rows of the embedding, which are codes then. */
+static qz_status check_tied_embedding(const qz_model *m)
+{
+    const char *module = m->table[QZ_END_EMBEDDING];
+    if (!qz_ckpt_is_quantized(m->ckpt, module)) return check_tied_head(m);
+    return QZ_FAIL(QZ_UNSUPPORTED, "%s: is quantized, but config.json says tie_word_embeddings; that is not supported",
+                   module);
+}
+
+/* Containers that quantize a table check its shape as they read it. */
+static qz_status check_table(qz_model *m, qz_end end, const char *name)
+{
+    if (qz_ckpt_is_quantized(m->ckpt, m->table[end])) return QZ_OK;
+    return add_plain(m, name, m->config.vocabulary, m->config.hidden);
+}
+
 static qz_status check_needed(qz_model *m)
 {
     const qz_tensor_names *names = m->family->names;
     const qz_model_config *c = &m->config;
-    QZ_TRY(add_plain(m, names->embedding, c->vocabulary, c->hidden));
+    QZ_TRY(check_table(m, QZ_END_EMBEDDING, names->embedding));
     for (int64_t i = 0; i < c->layers; i++) QZ_TRY(check_layer(m, (int)i));
     QZ_TRY(add_plain(m, names->final_norm, c->hidden, 0));
-    return c->tied ? check_tied_head(m) : add_plain(m, names->head, c->vocabulary, c->hidden);
+    return c->tied ? check_tied_embedding(m) : check_table(m, QZ_END_HEAD, names->head);
 }
 
 /* ---- tensors that nobody needs ---- */
@@ -176,6 +201,8 @@ static qz_status known_names(const qz_model *m, qz_strmap *known)
 {
     for (size_t i = 0; i < m->plains; i++) QZ_TRY(add_name(known, m->plain[i], PLAIN));
     QZ_TRY(add_name(known, m->family->names->head, PLAIN));
+    for (int i = 0; i < QZ_ENDS; i++)
+        if (m->table[i]) QZ_TRY(add_name(known, m->table[i], LINEAR));
     for (int i = 0; i < (int)m->config.layers; i++) QZ_TRY(add_name(known, qz_model_attention_name(m, i), ATTENTION));
     for (int i = 0; i < (int)m->config.layers; i++)
         for (int j = 0; j < qz_model_linears(m, i); j++)
@@ -241,7 +268,7 @@ static qz_status check_others(qz_model *m, const qz_strmap *known, const char *c
 qz_status qz_model_check_tensors(qz_model *m, const char *const *pass_through)
 {
     qz_strmap *known = NULL;
-    size_t most = 3 + (size_t)m->config.layers * (QZ_NORMS + 4) + qz_ckpt_count(m->ckpt), linears = 0;
+    size_t most = 3 + QZ_ENDS + (size_t)m->config.layers * (QZ_NORMS + 4) + qz_ckpt_count(m->ckpt), linears = 0;
     for (int i = 0; i < (int)m->config.layers; i++) linears += (size_t)qz_model_linears(m, i);
     m->plain = qz_arena_array(m->arena, const char *, most);
     if (!m->plain) return qz_arena_failed(m->arena);

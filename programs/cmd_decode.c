@@ -31,6 +31,22 @@ static qz_status declare_linear(const decoder *d, int layer, int number)
     return l->has_bias ? qz_shards_declare(d->shards, module, bias, QZ_F32, 1, shape) : QZ_OK;
 }
 
+/* The head or the embeddings, when they are stored quantized; plain ones are among the plain tensors. */
+static bool is_coded(const decoder *d, int table)
+{
+    const char *module = qz_model_end_name(d->session->model, (qz_end)table);
+    return module && qz_ckpt_is_quantized(d->session->ckpt, module);
+}
+
+static qz_status declare_table(const decoder *d, int table)
+{
+    const qz_model_config *c = qz_model_config_of(d->session->model);
+    const char *module = qz_model_end_name(d->session->model, (qz_end)table);
+    const char *weight = suffixed(d, module, "weight");
+    if (!weight) return qz_arena_failed(d->arena);
+    return qz_shards_declare(d->shards, module, weight, QZ_F32, 2, (int64_t[]){c->vocabulary, c->hidden});
+}
+
 static qz_status declare_all(decoder *d)
 {
     const qz_model *m = d->session->model;
@@ -44,6 +60,8 @@ static qz_status declare_all(decoder *d)
     }
     for (int64_t i = 0; i < qz_model_config_of(m)->layers; i++)
         for (int j = 0; j < qz_model_linears(m, (int)i); j++) QZ_TRY(declare_linear(d, (int)i, j));
+    for (int i = 0; i < QZ_ENDS; i++)
+        if (is_coded(d, i)) QZ_TRY(declare_table(d, i));
     return qz_shards_begin(d->shards);
 }
 
@@ -81,6 +99,13 @@ static qz_status write_all(const decoder *d)
         qz_layer layer;
         QZ_TRY(qz_model_layer(d->session->model, (int)i, &layer, d->scratch));
         for (int j = 0; j < layer.linears; j++) QZ_TRY(write_linear(d, &layer.linear[j]));
+        qz_arena_reset(d->scratch);
+    }
+    for (int i = 0; i < QZ_ENDS; i++) {
+        qz_linear table;
+        if (!is_coded(d, i)) continue;
+        QZ_TRY(qz_model_end(d->session->model, (qz_end)i, &table, d->scratch));
+        QZ_TRY(write_linear(d, &table));
         qz_arena_reset(d->scratch);
     }
     return qz_shards_finish(d->shards);

@@ -98,7 +98,8 @@ static qz_status say_awq(const qz_served *s, qz_served_linear *l)
     l->scheme.bits = (int)qz_served_int(s->quant, "bits", qz_served_int(s->quant, "w_bit", 4));
     set_group(&l->scheme, qz_served_int(s->quant, "group_size", qz_served_int(s->quant, "q_group_size", -1)));
     QZ_TRY(is_listed(&skipped, qz_json_get(s->quant, "modules_to_not_convert"), l->module, is_within));
-    l->said = !skipped && (l->layer >= 0 || qz_served_bool(s->quant, "lm_head", false));
+    const bool head = s->consumer == QZ_FOR_VLLM && qz_served_bool(s->quant, "lm_head", false);
+    l->said = !skipped && (l->layer >= 0 || head);
     return QZ_OK;
 }
 

@@ -129,22 +129,41 @@ qz_status qz_serving_missing(const qz_served *s, qz_findings *f)
     return QZ_OK;
 }
 
-qz_status qz_serving_tied_head(const qz_served *s, qz_findings *f)
+/* A tensor that says that the module of `tensor` ("lm_head.weight") is stored quantized; NULL: none. */
+static const qz_stored *quantized_part(const qz_served *s, const char *tensor)
 {
     static const char *const parts[] = {"qweight", "weight_packed", "weight_scale", "weight_scale_inv", "SCB", NULL};
-    char head[256];
-    const char *dot = strrchr(s->names->head, '.');
-    if (!s->model.tied || !dot) return QZ_OK;
-    snprintf(head, sizeof head, "%.*s", (int)(dot - s->names->head), s->names->head);
-    for (const char *const *part = parts; *part; part++) {
-        const qz_stored *t = qz_served_part(s, head, *part);
-        if (!t) continue;
+    char module[256];
+    const char *dot = strrchr(tensor, '.');
+    snprintf(module, sizeof module, "%.*s", (int)(dot ? dot - tensor : 0), tensor);
+    for (const char *const *part = parts; *part; part++)
+        if (qz_served_part(s, module, *part)) return qz_served_part(s, module, *part);
+    return NULL;
+}
+
+qz_status qz_serving_tied_head(const qz_served *s, qz_findings *f)
+{
+    const qz_stored *t = s->model.tied ? quantized_part(s, s->names->head) : NULL;
+    if (t)
         qz_finding_add(f, QZ_HARM_WRONG, t->name,
                        "leave the head plain, or set tie_word_embeddings to false and store "
                        "both",
                        "the output head is quantized, but tie_word_embeddings makes it the embedding table");
-        return QZ_OK;
-    }
+    return QZ_OK;
+}
+
+qz_status qz_serving_embeddings(const qz_served *s, qz_findings *f)
+{
+    const qz_stored *t = quantized_part(s, s->names->embedding);
+    if (!t) return QZ_OK;
+    const bool packed = strstr(t->name, ".weight_packed") != NULL;
+    if (s->consumer == QZ_FOR_VLLM && packed && !s->model.tied)
+        qz_finding_add(f, QZ_HARM_LIMITED, t->name, "serve it with llama, mistral, phi3 or qwen models on a GPU",
+                       "vLLM looks rows up in codes since June 2026, on GPUs, in models that pass their embeddings the "
+                       "scheme");
+    else
+        qz_finding_add(f, QZ_HARM_REFUSED, t->name, "leave the embeddings plain",
+                       "the embeddings are stored quantized, which this consumer does not load");
     return QZ_OK;
 }
 

@@ -96,6 +96,19 @@ static uint64_t linear_bytes(const qz_ckpt *c, const char *module)
     return sum;
 }
 
+/* The head and the embeddings where they are stored quantized; plain ones are among the plain tensors. */
+static void count_tables(qz_weight_count *out, const qz_session *s)
+{
+    const qz_model_config *c = qz_model_config_of(s->model);
+    for (int i = 0; i < QZ_ENDS; i++) {
+        const char *module = qz_model_end_name(s->model, (qz_end)i);
+        if (!module || !qz_ckpt_is_quantized(s->ckpt, module)) continue;
+        out->numbers += (uint64_t)(c->vocabulary * c->hidden);
+        out->linear_numbers += (uint64_t)(c->vocabulary * c->hidden);
+        out->linear_bytes += linear_bytes(s->ckpt, module);
+    }
+}
+
 static void count_linears(qz_weight_count *out, const qz_session *s)
 {
     int64_t layers = qz_model_config_of(s->model)->layers;
@@ -108,6 +121,7 @@ static void count_linears(qz_weight_count *out, const qz_session *s)
             out->linear_numbers += (uint64_t)(l->n * l->k);
             out->linear_bytes += linear_bytes(s->ckpt, module);
         }
+    count_tables(out, s);
 }
 
 qz_status qz_session_count(qz_weight_count *out, const qz_session *s)

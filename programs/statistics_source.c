@@ -51,6 +51,8 @@ qz_status qz_statistics_bytes(uint64_t *out, const qz_session *s, const qz_recip
         keeps[i] = kept->count == 0 || qz_patterns_match(kept, name);
     }
     const qz_stats_wants wants = {.reservoir = 1024, .histogram = true};
-    *out = qz_stats_file_bytes(s->model, recipe->statistics.type, wants, keeps);
+    const char *head = qz_model_end_name(s->model, QZ_END_HEAD);
+    const bool keeps_head = head && (kept->count == 0 || qz_patterns_match(kept, head));
+    *out = qz_stats_file_bytes(s->model, recipe->statistics.type, wants, keeps, keeps_head);
     return QZ_OK;
 }

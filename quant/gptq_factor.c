@@ -161,3 +161,10 @@ qz_status qz_gptq_factor_get(const qz_gptq_factor **out, const qz_solve_args *ar
     *out = made;
     return QZ_OK;
 }
+
+uint64_t qz_gptq_factor_bytes(int64_t k)
+{
+    enum { PADDING = 512 };
+    const uint64_t n = (uint64_t)k;
+    return n * n * sizeof(double) + n * (sizeof(int32_t) + sizeof(double) + sizeof(float)) + PADDING;
+}

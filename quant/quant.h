@@ -74,6 +74,7 @@ typedef struct qz_solver {
     unsigned needs;
     /* The codes and scales come from `arena`, workspace too; `info` is filled in. */
     qz_status (*solve)(qz_qtensor *out, qz_solve_info *info, const qz_solve_args *args, qz_arena *arena);
+    uint64_t (*factor_bytes)(int64_t k); /* at most, of what it makes once for an input of K channels; NULL: nothing */
 } qz_solver;
 
 /* Scales and zeros of `q` (allocated): the given ones, or those that the range chooses for `weight`. */

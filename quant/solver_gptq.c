@@ -222,4 +222,5 @@ const qz_solver qz_solver_gptq = {
                "Frantar et al. 2022", options},
     .needs = QZ_NEED_GRAM,
     .solve = solve,
+    .factor_bytes = qz_gptq_factor_bytes,
 };

@@ -81,12 +81,6 @@ Test(export_plan, refuses_fused_linears_that_disagree)
                   "both or neither");
 }
 
-Test(export_plan, refuses_to_quantize_the_head)
-{
-    check_refused("llama", (const char *[]){"weights.skip=[]", NULL}, "weights.skip: lm_head is not listed",
-                  "add \"lm_head\"");
-}
-
 Test(export_plan, refuses_to_quantize_nothing)
 {
     check_refused("llama", (const char *[]){"weights.skip=[\"*\"]", NULL}, "no linear is quantized", "awq");

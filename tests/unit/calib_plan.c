@@ -82,6 +82,43 @@ Test(plan, holds_without_text)
     case_close(&c);
 }
 
+static bool has_tier(const qz_plan *p, const char *part)
+{
+    bool found = false;
+    for (int i = 0; i < p->rows; i++) found |= strstr(p->memory[i].tier, part) != NULL;
+    return found;
+}
+
+/* GPTQ keeps a factor of the widest input, 128 channels of down. */
+Test(plan, counts_what_a_solver_keeps_of_an_input)
+{
+    calib_case a = case_open("llama", NULL),
+               b = case_open("llama", (const char *[]){"weights.solver=gptq", "weights.range=minmax", NULL});
+    qz_plan p = plan_of(&a), q = plan_of(&b);
+    cr_assert(!has_tier(&p, "factor") && tier(&q, "factor") >= 8 * 128 * 128 && tier(&q, "factor") < 9 * 128 * 128);
+    cr_assert(q.bound_bytes > p.bound_bytes);
+    case_close(&a);
+    case_close(&b);
+}
+
+Test(plan, counts_the_pool_of_the_experts)
+{
+    calib_case a = case_open("mixtral", NULL), b = case_open("mixtral", (const char *[]){"transforms=[]", NULL});
+    qz_plan p = plan_of(&a), q = plan_of(&b);
+    cr_assert(tier(&p, "experts") >= 4 * 64 * 64 && !has_tier(&q, "experts"));
+    case_close(&a);
+    case_close(&b);
+}
+
+/* This one is less. */
+Test(plan, a_small_head_counts_as_a_layer)
+{
+    calib_case c = case_open("llama", (const char *[]){"weights.skip=[]", NULL});
+    qz_plan p = plan_of(&c);
+    cr_assert(has_tier(&p, "one layer's weights") && !has_tier(&p, "head"));
+    case_close(&c);
+}
+
 Test(plan, refuses_more_than_the_memory_and_says_what_to_change)
 {
     calib_case c = case_open(

@@ -23,7 +23,7 @@ static void check_embedding(const char *model, qz_dtype type)
     const int64_t width = qz_model_config_of(c.model)->hidden, windows = 346, length = 24, tokens = windows * length;
     qz_windows w = case_windows(c.arena, windows, length);
     qz_stream s;
-    check_ok(qz_stream_new(&s, c.model, &w, type, QZ_F32, c.arena));
+    check_ok(qz_stream_new(&s, c.model, &w, NULL, type, QZ_F32, c.arena));
     cr_assert(qz_stream_batches(&s) == 2);
     float *expected = qz_arena_array(c.arena, float, (size_t)(tokens * width));
     float *found = qz_arena_array(c.arena, float, (size_t)(s.batch * length * width));
@@ -54,7 +54,7 @@ Test(stream, gives_back_what_was_stored_in_its_place)
     calib_case c = case_open("llama", NULL);
     qz_windows w = case_windows(c.arena, 346, 24);
     qz_stream s;
-    check_ok(qz_stream_new(&s, c.model, &w, QZ_F32, QZ_F32, c.arena));
+    check_ok(qz_stream_new(&s, c.model, &w, NULL, QZ_F32, QZ_F32, c.arena));
     float *first = qz_arena_array(c.arena, float, 341 * 24 * 64), *last = qz_arena_array(c.arena, float, 5 * 24 * 64);
     for (int i = 0; i < 5 * 24 * 64; i++) last[i] = (float)i;
     qz_tensor a = qz_tensor_2d(first, QZ_F32, 341 * 24, 64), b = qz_tensor_2d(last, QZ_F32, 5 * 24, 64);
@@ -73,6 +73,6 @@ Test(stream, refuses_an_id_beyond_the_vocabulary)
     calib_case c = case_open("llama", NULL);
     qz_stream s;
     c.windows.ids[50] = CASE_VOCABULARY;
-    check_fails(QZ_ARG, "id 160", qz_stream_new(&s, c.model, &c.windows, QZ_F32, QZ_F32, c.arena));
+    check_fails(QZ_ARG, "id 160", qz_stream_new(&s, c.model, &c.windows, NULL, QZ_F32, QZ_F32, c.arena));
     case_close(&c);
 }

@@ -282,9 +282,16 @@ Test(awq, refuses_other_formats_and_sizes)
     check_fails(QZ_UNSUPPORTED, "found scales in F32; awq stores F16", express(&l, 1));
     l = linear("m", 60, 768, 128);
     check_fails(QZ_UNSUPPORTED, "found 60 outputs", express(&l, 1));
-    l = linear("lm_head", 64, 768, 128);
+    l = linear("head", 64, 768, 128);
     l.layer = -1;
-    check_fails(QZ_UNSUPPORTED, "lm_head lies outside the decoder layers", express(&l, 1));
+    check_fails(QZ_UNSUPPORTED, "head lies outside the decoder layers, where awq holds at most lm_head",
+                express(&l, 1));
+    l.module = "lm_head";
+    check_ok(express(&l, 1));
+    has(block(&l, 1), "\"lm_head\": true");
+    l.embedding = true;
+    check_fails(QZ_UNSUPPORTED, "no reader of awq (vLLM, transformers) takes quantized embeddings", express(&l, 1));
+    l.embedding = false;
     l.quantized = false;
     check_fails(QZ_UNSUPPORTED, "no linear is quantized", express(&l, 1));
     l = linear("m", 64, 768, 128);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoints/checkpoints.h"
+#include "checkpoints/ct_config.h"
 #include "testing/safetensors_fixture.h"
 
 static const qz_container *ct;
@@ -211,6 +212,42 @@ Test(compressed_tensors, one_kind_is_one_group)
     text = block(l, 1); /* servers give the head another class, so it is a target of its own */
     has(text, "\"ignore\": []");
     has(strstr(text, "Linear"), "\"lm_head\"");
+}
+
+static void count(void *context, const char *message)
+{
+    (void)message;
+    ++*(int *)context;
+}
+
+/* Not every model of vLLM tells its embeddings their name, so the class is the target. */
+Test(compressed_tensors, embeddings_go_by_their_class)
+{
+    int warnings = 0;
+    qz_export_linear l[2] = {linear("a", QZ_FORMAT_INT4, 1, 128), linear("model.embed_tokens", QZ_FORMAT_INT4, 1, 128)};
+    l[1].layer = -1;
+    l[1].embedding = true;
+    qz_log_to(count, &warnings);
+    check_ok(express(l, 2));
+    qz_log_to(NULL, NULL);
+    cr_assert(warnings == 1);
+    const char *text = block(l, 2);
+    has(text, "\"Embedding\"");
+    has(text, "group_1");
+    cr_assert(strstr(text, "embed_tokens") == NULL);
+    qz_json *config;
+    qz_ct_group group;
+    check_ok(qz_json_parse(&config, text, strlen(text)));
+    check_ok(qz_ct_config_find(&group, qz_json_root(config), "model.embed_tokens"));
+    cr_assert(group.weights.bits == 4 && group.weights.group == 128);
+    qz_json_close(config);
+    l[1].scheme.format = QZ_FORMAT_INT3;
+    check_fails(QZ_UNSUPPORTED, "model.embed_tokens: found int3; vLLM takes embeddings of int2, int4 and int8",
+                express(l, 2));
+    l[1] = linear("model.embed_tokens", QZ_FORMAT_INT4, 1, 128);
+    l[1].scheme.symmetric = false;
+    l[1].embedding = true;
+    check_fails(QZ_UNSUPPORTED, "found int4 with zeros", express(l, 2));
 }
 
 Test(compressed_tensors, several_kinds_are_named)
@@ -593,12 +630,6 @@ Test(compressed_tensors, scales_have_the_type_that_readers_keep)
     l.activation = token8;
     ct->settle(&l, QZ_F16);
     cr_assert(l.scheme.scale_type == QZ_F32);
-}
-
-static void count(void *context, const char *message)
-{
-    (void)message;
-    ++*(int *)context;
 }
 
 Test(compressed_tensors, what_not_every_reader_takes_is_a_warning)

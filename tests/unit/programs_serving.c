@@ -524,6 +524,15 @@ Test(serving, tied_head)
     check_finds(QZ_FOR_VLLM, QZ_HARM_WRONG, "tied-head", "tie_word_embeddings", "lm_head.qweight");
 }
 
+Test(serving, embeddings)
+{
+    new_folder(COMPRESSED("pack-quantized", INT4, "null", IGNORE));
+    each_linear(make_packed);
+    add("model.embed_tokens", "weight_packed", "I32", 512, 32);
+    check_finds(QZ_FOR_VLLM, QZ_HARM_REFUSED, "embeddings", "does not load", "embed_tokens.weight_packed");
+    check_finds(QZ_FOR_TRANSFORMERS, QZ_HARM_REFUSED, "embeddings", "does not load", "embed_tokens.weight_packed");
+}
+
 #define CACHE                                                                                                          \
     ", \"kv_cache_scheme\": {\"num_bits\": 8, \"type\": \"float\", \"symmetric\": true, \"strategy\": "                \
     "\"tensor\", \"dynamic\": false}"
