@@ -3,7 +3,8 @@
 # calibrated on.
 #     bench/results.sh demo                      # demo/model, demo/text
 #     bench/results.sh MODEL CALIB EVAL          # another model, 64 samples, groups of 64, 32 windows
-# RECIPES="gptq-w4 nf4" limits it to some rows. Folders stay in $QZ_BENCH (default $TMPDIR/quartz-bench)/results.
+# RECIPES="gptq-w4 nf4" limits it to some rows, KEEP=1 takes folders of an earlier run. OVERRIDES is for SmoothQuant with
+# static activations: what the tool proposed when it was run without. Folders stay in $QZ_BENCH (default $TMPDIR/quartz-bench)/results.
 set -eu
 cd "$(dirname "$0")/.."
 unset OPENBLAS_CORETYPE
@@ -52,10 +53,11 @@ while IFS='|' read -r name recipe settings; do
     fi
     for s in $settings; do set -- "$@" --set "$s"; done
     [ "$name" = smoothquant-w8a8-static ] && [ -n "${OVERRIDES:-}" ] && set -- "$@" --set "overrides=$OVERRIDES"
+    made="$made $out/$name"
+    [ -n "${KEEP:-}" ] && [ -f "$out/$name/report.json" ] && continue
     began=$(date +%s)
     $bin run "recipes/$recipe.json" "$@" >"$out/$name.log" 2>&1 || { echo "$name failed:"; tail -5 "$out/$name.log"; exit 1; }
     echo "made $name in $(($(date +%s) - began)) s"
-    made="$made $out/$name"
 done <<END
 $rows
 END
