@@ -79,6 +79,7 @@ typedef struct qz_calib_args {
     const qz_windows *windows;     /* NULL or none: nothing needs statistics, or they come from a file */
     const qz_calib_output *output; /* [outputs]; their recipes agree in `calibration`; may be none */
     int outputs;
+    bool original;        /* inputs of a layer are the original model's, even for one output */
     qz_stats_file *read;  /* NULL, or where statistics come from: nothing is run then */
     qz_stats_file *write; /* NULL, or where they go */
     qz_report *report;    /* NULL, or what the statistics themselves say, when there is no output */

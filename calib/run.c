@@ -34,7 +34,7 @@ static const qz_recipe *recipe_of(const qz_calib_args *a)
 
 bool qz_calib_propagates_quantized(const qz_calib_args *a)
 {
-    return a->outputs == 1 && !a->read && recipe_of(a)->calibration.propagate != QZ_PROPAGATE_ORIGINAL;
+    return a->outputs == 1 && !a->read && !a->original && recipe_of(a)->calibration.propagate != QZ_PROPAGATE_ORIGINAL;
 }
 
 bool qz_calib_is_stagewise(const qz_calib_args *a)

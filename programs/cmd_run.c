@@ -179,6 +179,7 @@ static qz_status calibrate(run *r)
                                 .output = outputs,
                                 .outputs = r->outputs,
                                 .read = r->statistics,
+                                .original = r->job.several,
                                 .journal = true,
                                 .resume = r->cli->resume,
                                 .progress = r->progress};

@@ -17,16 +17,26 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
     return qz_output_keeps(r->output, cli->argument[0]);
 }
 
+static qz_status add_output(qz_job *job, const qz_recipe *recipe, const qz_cli *cli)
+{
+    qz_job_output *o = &job->output[job->outputs++];
+    o->recipe = recipe;
+    o->pass_through = qz_pattern_list(&recipe->output_as.pass_through, cli->arena);
+    if (!o->pass_through) return qz_arena_failed(cli->arena);
+    return check_output(recipe, cli);
+}
+
+/* What an interrupted run has put in its place already is not made again; that all of it is there is an error. */
 static qz_status collect_outputs(qz_job *job, const qz_recipe *recipe, const qz_cli *cli)
 {
-    job->outputs = recipe->output_count ? recipe->output_count : 1;
-    for (int i = 0; i < job->outputs; i++) {
-        qz_job_output *o = &job->output[i];
-        o->recipe = recipe->output_count ? recipe->outputs[i] : recipe;
-        o->pass_through = qz_pattern_list(&o->recipe->output_as.pass_through, cli->arena);
-        if (!o->pass_through) return qz_arena_failed(cli->arena);
-        QZ_TRY(check_output(o->recipe, cli));
+    job->several = recipe->output_count > 1;
+    for (int i = 0; i < recipe->output_count; i++) {
+        const qz_recipe *r = recipe->outputs[i];
+        const bool last = i + 1 == recipe->output_count && job->outputs == 0;
+        if (cli->resume && !last && qz_output_is_finished(r->output, r->hash)) continue;
+        QZ_TRY(add_output(job, r, cli));
     }
+    if (!recipe->output_count) QZ_TRY(add_output(job, recipe, cli));
     job->recipe = job->output[0].recipe;
     return QZ_OK;
 }
@@ -39,7 +49,8 @@ static qz_status make_plans(qz_job *job, qz_arena *arena)
         QZ_TRY_CTX(qz_calib_export_plan(&o->plan, o->recipe, job->session.model, arena), "%s", o->recipe->output);
         outputs[i] = (qz_calib_output){.recipe = o->recipe, .plan = &o->plan};
     }
-    const qz_calib_args args = {.model = job->session.model, .output = outputs, .outputs = job->outputs};
+    const qz_calib_args args = {
+        .model = job->session.model, .output = outputs, .outputs = job->outputs, .original = job->several};
     job->plan_fits = qz_calib_plan(&job->plan, &args, job->gflops);
     if (job->plan_fits != QZ_OK) qz_error_save(&job->plan_error, job->plan_fits);
     return QZ_OK;

@@ -17,6 +17,7 @@ typedef struct qz_job {
     qz_session session;
     qz_job_output output[QZ_RECIPE_OUTPUTS];
     int outputs;
+    bool several; /* the recipe names several, whether or not an interrupted run has finished some */
     qz_plan plan;
     double gflops;       /* of the backend here */
     qz_status plan_fits; /* QZ_OK, or why the machine cannot hold it, */

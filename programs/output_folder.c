@@ -62,23 +62,36 @@ static qz_status is_empty(bool *out, const char *folder)
 }
 
 /* Does the folder hold a report that qcal wrote? Anything that cannot be read counts as no. */
-static bool has_report(const char *folder)
+/* Is a member of the folder's report.json this text? */
+static bool report_says(const char *folder, const char *key, const char *value)
 {
     qz_arena *arena;
     char *text, *path;
     size_t size;
     qz_json *doc = NULL;
-    bool ours = false;
+    bool says = false;
     if (qz_arena_new(&arena, "output") != QZ_OK) return false;
     path = qz_path_join(arena, folder, "report.json");
     if (path && kind_of(path) == OTHER && qz_file_read(&text, &size, path, LARGEST_REPORT, arena) == QZ_OK &&
         qz_json_parse(&doc, text, size) == QZ_OK) {
-        const qz_json_node *program = qz_json_get(qz_json_root(doc), "program");
-        ours = qz_json_is(program, QZ_JSON_STRING) && strcmp(qz_json_text(program), "qcal") == 0;
+        const qz_json_node *node = qz_json_get(qz_json_root(doc), key);
+        says = qz_json_is(node, QZ_JSON_STRING) && strcmp(qz_json_text(node), value) == 0;
     }
     qz_json_close(doc);
     qz_arena_free(arena);
-    return ours;
+    return says;
+}
+
+static bool has_report(const char *folder)
+{
+    return report_says(folder, "program", "qcal");
+}
+
+bool qz_output_is_finished(const char *path, const char *recipe_hash)
+{
+    char work[PATH_MAX];
+    snprintf(work, sizeof work, "%s.partial", path);
+    return kind_of(work) == NOTHING && has_report(path) && report_says(path, "recipe_hash", recipe_hash);
 }
 
 static qz_status check_final(const char *path, bool overwrite)

@@ -28,6 +28,9 @@ QZ_NODISCARD qz_status qz_output_keeps(const char *path, const char *input);
 QZ_NODISCARD qz_status qz_output_open(qz_output **out, const char *path, bool overwrite);
 /* The same two for going on with OUTPUT.partial of an interrupted run, which must be there and not in use. */
 QZ_NODISCARD qz_status qz_output_check_resume(const char *path, bool overwrite);
+/* OUTPUT is there, as a run of the recipe with this hash left it, and no OUTPUT.partial is: the run was interrupted
+ * after this output and before the next. */
+bool qz_output_is_finished(const char *path, const char *recipe_hash);
 QZ_NODISCARD qz_status qz_output_resume(qz_output **out, const char *path, bool overwrite);
 const char *qz_output_work(const qz_output *o); /* the folder to write into */
 /* From now on the work outlives a failure, for qz_output_resume. */

@@ -36,7 +36,7 @@ static const char *fill(const char *setting, const char *out, char *text, size_t
 
 static double run(const char *const *settings, const char *out, bool resume, double kill_after)
 {
-    char text[2048];
+    char text[2048] = "";
     const char *argv[24] = {QCAL_PATH, "run", "recipes/awq-llama.json", "--quiet"};
     int n = 4;
     const char *common[] = {"calibration.samples=4", "calibration.sequence_length=64", "evaluate=null",
@@ -72,12 +72,12 @@ static void check_same(const char *a, const char *b, const char *name)
 }
 
 /* Starts, and resumes where there is something to resume, with a kill each time; the last attempt is left alone. */
-static int disturbed(const char *const *settings, const char *out, double seconds, qz_rng *rng)
+static int disturbed(const char *const *settings, const char *out, const char *second, double seconds, qz_rng *rng)
 {
     enum { ATTEMPTS = 3 };
     int resumed = 0;
-    for (int i = 0; !exists(out); i++) {
-        const bool resume = has_layers(out);
+    for (int i = 0; !exists(out) || !exists(second); i++) {
+        const bool resume = has_layers(out) || has_layers(second) || exists(out);
         const double moment = (double)qz_rng_below(rng, 1000) / 1000 * seconds + 0.001;
         run(settings, out, resume, i < ATTEMPTS ? moment : 0);
         resumed += resume;
@@ -97,12 +97,12 @@ static void check_kills(const char *const *settings, const char *name, int momen
     qz_rng_seed(&rng, 20, (uint64_t)moments);
     for (int i = 0; i < moments; i++) {
         snprintf(out, sizeof out, "%s-%d", test_path(name), i);
-        resumed += disturbed(settings, out, seconds, &rng);
+        snprintf(second[1], sizeof second[1], "%s%s", out, both ? "2" : "");
+        resumed += disturbed(settings, out, second[1], seconds, &rng);
         check_same(undisturbed, out, "model.safetensors");
         check_same(undisturbed, out, "config.json");
         if (!both) continue;
         snprintf(second[0], sizeof second[0], "%s2", undisturbed);
-        snprintf(second[1], sizeof second[1], "%s2", out);
         check_same(second[0], second[1], "model.safetensors");
     }
     cr_assert(resumed > 0, "no run was interrupted after a layer");
