@@ -21,6 +21,9 @@ typedef struct qz_map {
 } qz_map;
 QZ_NODISCARD qz_status qz_map_open(qz_map *out, const char *path);
 void qz_map_close(qz_map *map);
+/* [data, data+size) moved to a file without a name in `folder`, mapped read-only: memory that the system may write out
+ * when it needs room. It is gone with the map, however the program ends. */
+QZ_NODISCARD qz_status qz_map_spill(qz_map *out, const void *data, size_t size, const char *folder);
 /* Tells the system that the pages of [data, data+size) will be read soon, or are not needed for now. Hints only. */
 void qz_map_will_need(const void *data, size_t size);
 void qz_map_done(const void *data, size_t size);

@@ -34,8 +34,7 @@ static qz_status new_work(work *w, qz_arena *scratch)
     return QZ_OK;
 }
 
-/* sums[t] += |a_t - b_t|^2; b NULL: |a_t|^2. */
-static void add_squares(double *sums, const float *a, const float *b, int64_t rows, int64_t cols)
+void qz_add_squares(double *sums, const float *a, const float *b, int64_t rows, int64_t cols)
 {
     QZ_PARALLEL_FOR_STATIC
     for (int64_t t = 0; t < rows; t++) {
@@ -64,7 +63,7 @@ static qz_status add_tile(const work *w, const qz_activation_reader *r, int64_t 
     const qz_tensor plain_weight = qz_tensor_rows(&r->weight, first, n);
     qz_tensor weight = plain_weight, y = qz_tensor_2d(w->plain, QZ_F32, rows, n);
     QZ_TRY(qz_op_linear(w->args->backend, &y, &w->x, &plain_weight, NULL, false));
-    add_squares(w->energy, w->plain, NULL, rows, n);
+    qz_add_squares(w->energy, w->plain, NULL, rows, n);
     if (r->quantized) {
         qz_qtensor_dequantize(w->weight, r->quantized, first, n);
         weight = qz_tensor_2d(w->weight, QZ_F32, n, k);
@@ -73,7 +72,7 @@ static qz_status add_tile(const work *w, const qz_activation_reader *r, int64_t 
     for (int i = 0; i < w->ways; i++) {
         QZ_TRY(round_rows(w, &w->way[i]));
         QZ_TRY(qz_op_linear(w->args->backend, &y, &w->rounded, &weight, NULL, false));
-        add_squares(w->error + i * rows, w->out, w->plain, rows, n);
+        qz_add_squares(w->error + i * rows, w->out, w->plain, rows, n);
     }
     return QZ_OK;
 }

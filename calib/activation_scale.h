@@ -60,6 +60,8 @@ typedef struct qz_activation_way {
 int64_t qz_activation_rows(const qz_stats *stats);
 QZ_NODISCARD qz_status qz_activation_errors(double *error, double *energy, const qz_activation_way *way, int ways,
                                             const qz_activation_args *args, qz_arena *scratch);
+/* sums[t] += |a_t - b_t|^2 for the rows of two (rows, cols) matrices; b NULL: |a_t|^2. */
+void qz_add_squares(double *sums, const float *a, const float *b, int64_t rows, int64_t cols);
 /* mean over the rows of error[t] / energy[t]. */
 double qz_activation_mean_share(const double *error, const double *energy, int64_t rows);
 

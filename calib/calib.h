@@ -52,6 +52,7 @@ typedef struct qz_plan {
     uint64_t memory_bytes, memory_available; /* anonymous pages; mapped files aside */
     uint64_t bound_bytes;                    /* largest layer + its statistics + one factor + activations + 200 MB */
     uint64_t disk_bytes, disk_free, source_bytes;
+    uint64_t disk_scratch; /* beside disk_bytes, while it runs: the original's last hidden states */
     double seconds;        /* from a measurement of the matrix product */
     double replay_seconds; /* at most, to pass finished layers again when an interrupted run goes on */
     double flops;

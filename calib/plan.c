@@ -186,9 +186,6 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(a));
-    if (r->evaluate.wanted)
-        tier(p, "the original's last hidden states",
-             qz_hidden_bytes(m, evaluation_windows(r), r->evaluate.sequence_length));
     tier(p, "program and libraries", FIXED_BYTES);
     p->memory_available = memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
@@ -248,7 +245,10 @@ static qz_status count_plain(double *out, const qz_model *m)
 static qz_status plan_disk(qz_plan *p, const qz_calib_args *a)
 {
     double plain;
+    const qz_recipe *r = a->output[0].recipe;
     QZ_TRY(count_plain(&plain, a->model));
+    if (r->evaluate.wanted)
+        p->disk_scratch = qz_hidden_bytes(a->model, evaluation_windows(r), r->evaluate.sequence_length);
     p->source_bytes = qz_ckpt_bytes(qz_model_ckpt(a->model));
     for (int i = 0; i < a->outputs; i++) {
         const weight_bits b = bits_of(&a->output[i]);
@@ -327,9 +327,9 @@ static qz_status judge(const qz_plan *p, const qz_recipe *r)
             "the plan needs %.1f GB of memory, %.1f GB are available: lower calibration.samples or sequence_length, or "
             "set calibration.activations to \"bf16\"",
             (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
-    if (p->disk_free && p->disk_bytes > p->disk_free)
+    if (p->disk_free && p->disk_bytes + p->disk_scratch > p->disk_free)
         return QZ_FAIL(QZ_IO, "%s: the checkpoint needs %.2f GB of disk, %.2f GB are free: choose another output",
-                       r->output, (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
+                       r->output, (double)(p->disk_bytes + p->disk_scratch) / 1e9, (double)p->disk_free / 1e9);
     return QZ_OK;
 }
 

@@ -77,20 +77,6 @@ static qz_status round_sample(qz_tensor *w, const qz_smoothing *s, int linear, q
     return QZ_OK;
 }
 
-/* sums[t] += |a_t - b_t|^2; b NULL: |a_t|^2. */
-static void add_squares(double *sums, const float *a, const float *b, int64_t rows, int64_t cols)
-{
-    QZ_PARALLEL_FOR_STATIC
-    for (int64_t t = 0; t < rows; t++) {
-        double sum = 0;
-        for (int64_t i = t * cols; i < (t + 1) * cols; i++) {
-            const double d = (double)a[i] - (b ? (double)b[i] : 0);
-            sum += d * d;
-        }
-        sums[t] += sum;
-    }
-}
-
 static qz_status find_plain(qz_smoothing *s, float **plain, double *energy, qz_arena *arena)
 {
     const qz_tensor x = qz_tensor_2d(s->stats->reservoir, QZ_F32, s->tokens, s->stats->k);
@@ -103,7 +89,7 @@ static qz_status find_plain(qz_smoothing *s, float **plain, double *energy, qz_a
         qz_tensor w;
         QZ_TRY(sample(&w, s, i, NULL, arena));
         QZ_TRY(qz_op_linear(s->backend, &y, &x, &w, NULL, false));
-        add_squares(energy, plain[i], NULL, s->tokens, rows);
+        qz_add_squares(energy, plain[i], NULL, s->tokens, rows);
         qz_arena_restore(arena, mark);
     }
     return QZ_OK;
@@ -197,7 +183,7 @@ static qz_status add_linear(double *each, const qz_smoothing *s, int linear, con
     const qz_tensor y = qz_tensor_2d(out, QZ_F32, s->tokens, w.shape[0]);
     for (int i = 0; i < ways; i++) {
         QZ_TRY(qz_op_linear(s->backend, &y, &rounded[i], &w, NULL, false));
-        add_squares(each + i * s->tokens, out, s->plain[linear], s->tokens, w.shape[0]);
+        qz_add_squares(each + i * s->tokens, out, s->plain[linear], s->tokens, w.shape[0]);
     }
     qz_arena_restore(scratch, mark);
     return QZ_OK;

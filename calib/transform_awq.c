@@ -12,8 +12,7 @@
 #include <stdio.h>
 
 #include "calib/calib.h"
-#include "calib/expert_pool.h"
-#include "calib/fold.h"
+#include "calib/fold_points.h"
 
 static const qz_option options[] = {
     QZ_OPTION_INT("grid", 20, 2, 200, "points of the search over the exponent of the activation means"),
@@ -21,78 +20,34 @@ static const qz_option options[] = {
     QZ_OPTION_END,
 };
 
-/* Where the factors of a stage's input go. */
-typedef struct fold_point {
-    qz_stage stage;
-    int norm;         /* of layer->norm, or -1 */
-    qz_role producer; /* when norm is -1 */
-} fold_point;
-
-static const fold_point points[] = {
-    {QZ_STAGE_QKV, QZ_NORM_ATTENTION, QZ_ROLES},
-    {QZ_STAGE_O, -1, QZ_ROLE_V},
-    {QZ_STAGE_GATE_UP, QZ_NORM_MLP, QZ_ROLES},
-    {QZ_STAGE_DOWN, -1, QZ_ROLE_UP},
-};
-
-static void report(const qz_transform_args *a, const fold_point *p, int expert, const qz_search_result *r)
+static void report(const qz_transform_args *a, const qz_fold_point *p, const qz_search_result *r)
 {
     char where[64];
-    int used = snprintf(where, sizeof where, "layer %d %s", a->layer->index, qz_stage_name(p->stage));
-    if (p->norm < 0 && qz_expert_inputs(a->layer, p->stage) > 1)
-        snprintf(where + used, sizeof where - (size_t)used, " of expert %d", expert);
+    qz_fold_name(where, a, p);
     qz_report_add(a->report, "awq", where, "exponent", r->exponent, "");
     qz_report_add(a->report, "awq", where, "weight_means", r->used_weight_means, "");
     qz_report_add(a->report, "awq", where, "loss_ratio", r->identity_loss > 0 ? r->loss / r->identity_loss : 1, "");
 }
 
-/* Is the linear quantized that holds the producer's rows? */
-static bool producer_is_quantized(const qz_transform_args *a, qz_role producer, int expert)
+static void find_readers(qz_search_args *s, qz_search_weight *weight, const qz_transform_args *a,
+                         const qz_fold_point *p)
 {
     for (int i = 0; i < a->layer->linears; i++) {
-        const qz_linear_place *l = qz_model_linear(a->model, a->layer->index, i);
-        const int role = (int)producer - (int)l->role;
-        if (l->expert == expert && role >= 0 && role < l->roles) return a->plan[i].quantized;
-    }
-    return false;
-}
-
-/* Quantized linears that read what is scaled: those of one expert, or behind a norm those of all. */
-static void find_readers(qz_search_args *s, qz_search_weight *weight, const qz_transform_args *a, const fold_point *p,
-                         int expert)
-{
-    for (int i = 0; i < a->layer->linears; i++) {
-        const qz_linear *l = &a->layer->linear[i];
-        if (qz_input_stage(l->input) != p->stage || (p->norm < 0 && l->expert != expert) || !a->plan[i].quantized)
-            continue;
+        if (!qz_fold_is_reader(a, p, i)) continue;
         weight[s->weights] = a->ranges[i];
-        weight[s->weights++].weight = l->weight;
+        weight[s->weights++].weight = a->layer->linear[i].weight;
         s->scheme = a->plan[i].scheme;
     }
     s->weight = weight;
 }
 
-static void fold(const qz_transform_args *a, const fold_point *p, int expert, float *scale)
-{
-    const qz_model_config *c = qz_model_config_of(a->model);
-    qz_stats *stats = &a->stats[qz_input_of(p->stage, expert)];
-    if (p->norm >= 0) {
-        qz_fold_norm(a->layer, p->norm, p->stage, scale, a->plain_type);
-        qz_expert_rescale(a, p->stage, scale);
-        return;
-    }
-    if (p->producer == QZ_ROLE_V)
-        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, 0, scale, c->heads, c->kv_heads, c->head_dim);
-    else
-        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, expert, scale, 1, 1, stats->k);
-    qz_stats_rescale(stats, scale);
-}
-
-static qz_status apply_at(const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
+static qz_status apply_at(const qz_transform_args *a, const qz_fold_point *p, qz_arena *scratch)
 {
     const qz_model_config *c = qz_model_config_of(a->model);
     const bool tied = p->producer == QZ_ROLE_V;
-    qz_stats stats = a->stats[qz_input_of(p->stage, expert)];
+    qz_stats stats;
+    QZ_TRY(qz_fold_stats(&stats, a, p, scratch));
+    if (stats.tokens == 0) return QZ_OK; /* an expert of which nothing is known */
     qz_search_args search = {
         .backend = qz_model_backend(a->model),
         .stats = &stats,
@@ -106,27 +61,16 @@ static qz_status apply_at(const qz_transform_args *a, const fold_point *p, int e
     qz_search_weight *weight = qz_arena_array(scratch, qz_search_weight, (size_t)a->layer->linears);
     qz_search_result found = {.scale = qz_arena_array(scratch, float, (size_t)stats.k)};
     if (!weight || !found.scale) return qz_arena_failed(scratch);
-    find_readers(&search, weight, a, p, expert);
-    if (!search.weights || (p->norm < 0 && !producer_is_quantized(a, p->producer, expert))) return QZ_OK;
-    if (p->norm >= 0) QZ_TRY(qz_expert_pool(&stats, a, p->stage, scratch));
-    if (stats.tokens == 0) return QZ_OK; /* an expert of which nothing is known */
+    find_readers(&search, weight, a, p);
     QZ_TRY_CTX(qz_scale_search(&found, &search, scratch), "layer %d, %s", a->layer->index, qz_stage_name(p->stage));
-    report(a, p, expert, &found);
-    if (!found.kept_identity) fold(a, p, expert, found.scale);
+    report(a, p, &found);
+    if (!found.kept_identity) qz_fold_apply(a, p, found.scale);
     return QZ_OK;
 }
 
 static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
 {
-    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
-        const int times = points[i].norm >= 0 ? 1 : qz_expert_inputs(a->layer, points[i].stage);
-        for (int expert = 0; expert < times; expert++) {
-            qz_arena_mark mark = qz_arena_save(scratch);
-            QZ_TRY(apply_at(a, &points[i], expert, scratch));
-            qz_arena_restore(scratch, mark);
-        }
-    }
-    return QZ_OK;
+    return qz_fold_each(a, true, apply_at, scratch);
 }
 
 const qz_transform qz_transform_awq = {

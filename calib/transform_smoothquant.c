@@ -11,12 +11,9 @@
  * producer is left unquantized a linear's rows are not divided: its stored type would round every weight of the row.
  * Under grouped queries the channels of o that come from one v head share a factor. Behind a norm the linears of all
  * experts share one fold. */
-#include <stdio.h>
-
 #include "base/parallel.h"
 #include "calib/activation_scale.h"
-#include "calib/expert_pool.h"
-#include "calib/fold.h"
+#include "calib/fold_points.h"
 #include "calib/smoothquant.h"
 
 static const qz_option options[] = {
@@ -28,24 +25,10 @@ static const qz_option options[] = {
 
 enum { FIRST = 6, LAST = 19, COARSE = 2 }; /* alpha = i / 20 */
 
-typedef struct fold_point {
-    qz_stage stage;
-    int norm;         /* of layer->norm, or -1 */
-    qz_role producer; /* when norm is -1 */
-} fold_point;
-
-static const fold_point points[] = {
-    {QZ_STAGE_QKV, QZ_NORM_ATTENTION, QZ_ROLES},
-    {QZ_STAGE_O, -1, QZ_ROLE_V},
-    {QZ_STAGE_GATE_UP, QZ_NORM_MLP, QZ_ROLES},
-    {QZ_STAGE_DOWN, -1, QZ_ROLE_UP},
-};
-
 /* One input with what reads it. */
 typedef struct mapping {
     const qz_transform_args *args;
-    const fold_point *point;
-    int expert;
+    const qz_fold_point *point;
     qz_stats stats; /* behind a norm those of all experts together */
     qz_smoothing_linear *linear;
     qz_smoothing smoothing;
@@ -88,41 +71,19 @@ static void tie_heads(float *x, const qz_model_config *c)
 
 /* ---- one mapping ---- */
 
-static bool producer_is_quantized(const mapping *m)
+static qz_status collect(mapping *m, const qz_transform_args *a, const qz_fold_point *p, qz_arena *scratch)
 {
-    const qz_layer *layer = m->args->layer;
-    for (int i = 0; i < layer->linears; i++) {
-        const qz_linear_place *l = qz_model_linear(m->args->model, layer->index, i);
-        const int role = (int)m->point->producer - (int)l->role;
-        if (l->expert == m->expert && role >= 0 && role < l->roles) return m->args->plan[i].quantized;
-    }
-    return false;
-}
-
-static void name(mapping *m)
-{
-    const qz_layer *layer = m->args->layer;
-    int used = snprintf(m->where, sizeof m->where, "layer %d %s", layer->index, qz_stage_name(m->point->stage));
-    if (m->point->norm < 0 && qz_expert_inputs(layer, m->point->stage) > 1)
-        snprintf(m->where + used, sizeof m->where - (size_t)used, " of expert %d", m->expert);
-}
-
-/* The quantized linears that read what is scaled: those of one expert, or behind a norm those of all. */
-static qz_status collect(mapping *m, const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
-{
-    *m = (mapping){.args = a, .point = p, .expert = expert, .stats = a->stats[qz_input_of(p->stage, expert)]};
+    *m = (mapping){.args = a, .point = p};
     m->linear = qz_arena_array(scratch, qz_smoothing_linear, (size_t)a->layer->linears);
     if (!m->linear) return qz_arena_failed(scratch);
     m->smoothing = (qz_smoothing){.backend = qz_model_backend(a->model), .stats = &m->stats, .linear = m->linear};
     for (int i = 0; i < a->layer->linears; i++) {
-        const qz_linear *l = &a->layer->linear[i];
-        if (qz_input_stage(l->input) != p->stage || (p->norm < 0 && l->expert != expert) || !a->plan[i].quantized)
-            continue;
-        m->linear[m->smoothing.linears++] = (qz_smoothing_linear){l->weight, a->plan[i].scheme};
+        if (!qz_fold_is_reader(a, p, i)) continue;
+        m->linear[m->smoothing.linears++] = (qz_smoothing_linear){a->layer->linear[i].weight, a->plan[i].scheme};
         m->smoothing.activation = a->plan[i].activation;
     }
-    name(m);
-    return QZ_OK;
+    qz_fold_name(m->where, a, p);
+    return qz_fold_stats(&m->stats, a, p, scratch);
 }
 
 static qz_status find_maxima(mapping *m, qz_arena *scratch)
@@ -151,7 +112,7 @@ static qz_status propose(const mapping *m, double least, qz_arena *scratch)
     if (!qz_activation_needs_dynamic(least, dynamic)) return QZ_OK;
     for (int i = 0; i < m->args->layer->linears; i++) {
         const qz_linear *l = &m->args->layer->linear[i];
-        if (qz_input_stage(l->input) == m->point->stage && (m->point->norm >= 0 || l->expert == m->expert))
+        if (qz_input_stage(l->input) == m->point->stage && (m->point->norm >= 0 || l->expert == m->point->expert))
             qz_activation_report_need(m->args->report, l->module);
     }
     return QZ_OK;
@@ -216,48 +177,20 @@ static qz_status choose(mapping *m, bool *found, qz_arena *scratch)
     return QZ_OK;
 }
 
-static void fold(const mapping *m)
-{
-    const qz_transform_args *a = m->args;
-    const qz_model_config *c = qz_model_config_of(a->model);
-    if (m->point->norm >= 0) {
-        qz_fold_norm(a->layer, m->point->norm, m->point->stage, m->scale, a->plain_type);
-        qz_expert_rescale(a, m->point->stage, m->scale);
-        return;
-    }
-    if (m->point->producer == QZ_ROLE_V)
-        qz_fold_linear(a->layer, QZ_ROLE_V, QZ_ROLE_O, 0, m->scale, c->heads, c->kv_heads, c->head_dim);
-    else
-        qz_fold_linear(a->layer, QZ_ROLE_UP, QZ_ROLE_DOWN, m->expert, m->scale, 1, 1, m->stats.k);
-    qz_stats_rescale(&a->stats[qz_input_of(m->point->stage, m->expert)], m->scale);
-}
-
-static qz_status apply_at(const qz_transform_args *a, const fold_point *p, int expert, qz_arena *scratch)
+static qz_status apply_at(const qz_transform_args *a, const qz_fold_point *p, qz_arena *scratch)
 {
     mapping m;
     bool found = false;
-    QZ_TRY(collect(&m, a, p, expert, scratch));
-    if (!m.smoothing.linears || (p->norm < 0 && !producer_is_quantized(&m))) return QZ_OK;
-    if (p->norm >= 0) QZ_TRY(qz_expert_pool(&m.stats, a, p->stage, scratch));
+    QZ_TRY(collect(&m, a, p, scratch));
     if (m.stats.tokens == 0) return QZ_OK; /* an expert of which nothing is known */
     QZ_TRY_CTX(choose(&m, &found, scratch), "%s", m.where);
-    if (found) fold(&m);
+    if (found) qz_fold_apply(a, p, m.scale);
     return QZ_OK;
 }
 
 static qz_status apply(const qz_transform_args *a, qz_arena *scratch)
 {
-    const bool linears = qz_options_bool(a->options, "linears");
-    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
-        if (points[i].norm < 0 && !linears) continue;
-        const int times = points[i].norm >= 0 ? 1 : qz_expert_inputs(a->layer, points[i].stage);
-        for (int expert = 0; expert < times; expert++) {
-            qz_arena_mark mark = qz_arena_save(scratch);
-            QZ_TRY(apply_at(a, &points[i], expert, scratch));
-            qz_arena_restore(scratch, mark);
-        }
-    }
-    return QZ_OK;
+    return qz_fold_each(a, qz_options_bool(a->options, "linears"), apply_at, scratch);
 }
 
 const qz_transform qz_transform_smoothquant = {

@@ -37,7 +37,10 @@ typedef struct qz_hidden qz_hidden;
 QZ_NODISCARD qz_status qz_eval_hidden(qz_hidden **kept, qz_perplexity *out, const qz_model *m, const qz_windows *w,
                                       qz_progress *progress);
 void qz_hidden_free(qz_hidden *h);
-/* Bytes that stay allocated while it lives. */
+/* Moves the states to a file without a name in `folder`, mapped: they do not count as memory that is needed any more.
+ * QZ_IO when the folder cannot hold them; then they stay. */
+QZ_NODISCARD qz_status qz_hidden_spill(qz_hidden *h, const char *folder);
+/* Bytes of the states. */
 uint64_t qz_hidden_bytes(const qz_model *m, int64_t windows, int64_t length);
 
 /* Over the predicted positions, P being the base's distribution and Q the other's:
@@ -52,7 +55,7 @@ typedef struct qz_divergence {
  * heads. The windows must be those of the base and the vocabulary the same: else QZ_ARG naming both folders. */
 QZ_NODISCARD qz_status qz_eval_against(const qz_hidden *base, qz_perplexity *out, qz_divergence *divergence,
                                        const qz_model *m, const qz_windows *w, qz_progress *progress);
-/* Bytes at the peak of evaluating a model like `m` and comparing it, what the base keeps included. */
+/* Bytes at the peak of evaluating a model like `m` against a base, without what the base keeps. */
 uint64_t qz_eval_compare_bytes(const qz_model *m, int64_t windows, int64_t length);
 
 /* ---- what a server rounds at run time (rounding.c) ---- */

@@ -76,22 +76,33 @@ static qz_status run_layers(const pass *p)
     return qz_model_final_norm(h->model, &h->states, &h->states);
 }
 
+static qz_status make_hidden(qz_hidden *h, const qz_model *m, const qz_windows *w)
+{
+    const int64_t tokens = w->count * w->length, width = qz_hidden_width(m);
+    h->model = m;
+    h->windows = w;
+    QZ_TRY(qz_arena_new(&h->room, "hidden states"));
+    float *states = qz_arena_array(h->room, float, (size_t)(tokens * width));
+    h->states = qz_tensor_2d(states, QZ_F32, tokens, width);
+    return states ? QZ_OK : qz_arena_failed(h->room);
+}
+
 static qz_status new_hidden(qz_hidden **out, const qz_model *m, const qz_windows *w)
 {
     qz_arena *arena;
-    QZ_TRY(qz_arena_new(&arena, "hidden states"));
-    qz_hidden *h = *out = qz_arena_calloc(arena, sizeof *h);
-    const size_t count = (size_t)(w->count * w->length * qz_hidden_width(m));
-    float *states = h ? qz_arena_array(arena, float, count) : NULL;
-    if (!states) {
+    *out = NULL;
+    QZ_TRY(qz_arena_new(&arena, "evaluation"));
+    qz_hidden *h = qz_arena_calloc(arena, sizeof *h);
+    if (!h) {
         qz_status status = qz_arena_failed(arena);
         qz_arena_free(arena);
-        *out = NULL;
         return status;
     }
-    *h = (qz_hidden){.arena = arena, .model = m, .windows = w};
-    h->states = qz_tensor_2d(states, QZ_F32, w->count * w->length, qz_hidden_width(m));
-    return QZ_OK;
+    h->arena = arena;
+    qz_status status = make_hidden(h, m, w);
+    if (status == QZ_OK) *out = h;
+    if (status != QZ_OK) qz_hidden_free(h);
+    return status;
 }
 
 qz_status qz_pass_run(qz_hidden **out, const qz_model *m, const qz_windows *w, qz_progress *progress)
@@ -117,7 +128,21 @@ uint64_t qz_pass_bytes(const qz_model *m, int64_t windows, int64_t length)
 
 void qz_hidden_free(qz_hidden *h)
 {
-    if (h) qz_arena_free(h->arena);
+    if (!h) return;
+    qz_map_close(&h->spilled);
+    qz_arena_free(h->room);
+    qz_arena_free(h->arena);
+}
+
+qz_status qz_hidden_spill(qz_hidden *h, const char *folder)
+{
+    if (!h->room) return QZ_OK;
+    QZ_TRY_CTX(qz_map_spill(&h->spilled, h->states.data, (size_t)qz_tensor_count(&h->states) * sizeof(float), folder),
+               "the original's last hidden states");
+    h->states.data = (void *)(uintptr_t)h->spilled.data;
+    qz_arena_free(h->room);
+    h->room = NULL;
+    return QZ_OK;
 }
 
 uint64_t qz_hidden_bytes(const qz_model *m, int64_t windows, int64_t length)

@@ -2,10 +2,12 @@
 #ifndef QZ_EVAL_PASS_H
 #define QZ_EVAL_PASS_H
 
+#include "base/file.h"
 #include "eval/eval.h"
 
 struct qz_hidden {
-    qz_arena *arena;
+    qz_arena *arena, *room; /* room: of the states, until they are spilled */
+    qz_map spilled;
     const qz_model *model;
     const qz_windows *windows;
     qz_tensor states; /* (windows * length, C), after the final norm */

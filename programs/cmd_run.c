@@ -119,7 +119,8 @@ static qz_status evaluate_original(run *r)
     QZ_TRY(qz_session_count(&r->before, &r->job.session));
     QZ_TRY(qz_folder_bytes(&r->source_folder_bytes, r->job.recipe->model));
     if (!r->job.recipe->evaluate.wanted) return QZ_OK;
-    return qz_eval_hidden(&r->hidden, &r->original, r->job.session.model, &r->evaluation, r->progress);
+    QZ_TRY(qz_eval_hidden(&r->hidden, &r->original, r->job.session.model, &r->evaluation, r->progress));
+    return qz_hidden_spill(r->hidden, qz_output_work(r->made[0].output)); /* until the outputs are there */
 }
 
 /* The next attempt may go better: not when the input is at fault. */

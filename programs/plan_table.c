@@ -29,7 +29,10 @@ static void add_rest(qz_table *t, const qz_job *job)
 {
     const qz_plan *plan = &job->plan;
     char text[32], note[128];
-    snprintf(note, sizeof note, "of %s free", qz_text_bytes(text, plan->disk_free));
+    int used = snprintf(note, sizeof note, "of %s free", qz_text_bytes(text, plan->disk_free));
+    if (plan->disk_scratch)
+        snprintf(note + used, sizeof note - (size_t)used, "; %s more until it is evaluated",
+                 qz_text_bytes(text, plan->disk_scratch));
     add_bytes(t, "disk", plan->disk_bytes, note);
     qz_table_row_add(t);
     qz_table_set(t, 0, "bits per quantized weight");

@@ -49,6 +49,25 @@ Test(file, refuses_folders_and_pipes)
     check_fails(QZ_IO, "not a regular file", qz_file_read(&text, &size, test_folder(), 100, arena));
 }
 
+Test(file, spills)
+{
+    qz_map map;
+    struct rlimit limit = {100, 100};
+    check_ok(qz_map_spill(&map, "some bytes", 11, test_path("")));
+    cr_assert(map.size == 11);
+    cr_assert_str_eq((const char *)map.data, "some bytes");
+    qz_map_close(&map);
+    check_ok(qz_map_spill(&map, "", 0, test_path("")));
+    cr_assert(map.size == 0);
+    qz_map_close(&map);
+    check_fails(QZ_IO, "none: cannot hold 11 bytes while the program runs",
+                qz_map_spill(&map, "some bytes", 11, test_path("none")));
+    static const char many[4096];
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    check_fails(QZ_IO, "cannot hold 4096 bytes", qz_map_spill(&map, many, sizeof many, test_path("")));
+}
+
 Test(file, maps)
 {
     qz_map map;
