@@ -76,7 +76,7 @@ check_folder() { # folder, rounded, vLLM: reference, flags, words; transformers:
         vllm=$(figure "$1" vllm "$5" "$home/vllm/bin/python" "$scripts/check_vllm.py" "$dir" $4 $scored)
         hf=$(figure "$1" transformers "$8" "$home/$7/bin/python" "$scripts/check_hf.py" "$dir" $scored)
     }
-    echo "$1|$2|$ours|$dense|$act|$3|$vllm|$6|$hf|$equal" >>"$work/figures"
+    echo "$1|$2|$ours|$dense|$act|$3|$vllm|$6|$hf|$equal|$4|$5|$8" >>"$work/figures"
 }
 
 : >"$work/figures"
