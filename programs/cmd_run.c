@@ -227,8 +227,12 @@ static qz_status check_serving(run *r, made *m)
     QZ_TRY(qz_serving_check(&m->result.serving, qz_output_work(m->output), consumer, r->cli->arena));
     m->result.served = true;
     qz_terminal_clear(&r->terminal);
-    if (!r->cli->quiet || qz_serving_spoils(&m->result.serving))
+    const size_t limits = m->result.serving.count[QZ_HARM_LIMITED];
+    if (qz_serving_spoils(&m->result.serving))
         qz_serving_print(&m->result.serving, r->cli->err, "qcal: ");
+    else if (limits && !r->cli->quiet)
+        fprintf(r->cli->err, "qcal: %s will load it, not everywhere (%zu limit%s): qcal check %s --for %s\n",
+                container->consumer, limits, limits == 1 ? "" : "s", m->result.recipe->output, container->consumer);
     return QZ_OK;
 }
 
