@@ -21,6 +21,7 @@ rtn-w4|gptq-w4|weights.solver="rtn" weights.range="minmax"
 gptq-w3|gptq-w3|
 gptq-w2|gptq-w3|weights.format="int2" weights.group=64
 int8-dynamic|int8-dynamic|
+sq-int8-dynamic|int8-dynamic|transforms=[{"method":"smoothquant","search":true}] weights.solver="gptq" weights.range="mse"
 w8a8-static|smoothquant-w8a8-static|transforms=[]
 smoothquant-w8a8-static|smoothquant-w8a8-static|
 w4a8|w4a8|
@@ -44,7 +45,7 @@ while IFS='|' read -r name recipe settings; do
     case " ${RECIPES:-$name} " in *" $name "*) ;; *) continue ;; esac
     set -- --model "$model" --output "$out/$name" --overwrite --quiet --set evaluate=null
     # Recipes without text need none.
-    if grep -q '"calibration"' "recipes/$recipe.json"; then
+    if grep -q '"calibration"' "recipes/$recipe.json" || [ -n "$settings" ]; then
         set -- "$@" --data "$data" --set calibration.samples="$samples"
     fi
     # A group of 128 does not divide 576 inputs; recipes with one scale a row, a block or a tensor keep that.
