@@ -10,7 +10,7 @@ enum { PROPERTIES = 8 };
 typedef struct identity {
     qz_journal_text property[PROPERTIES];
     size_t count;
-    char model[QZ_HASH_TEXT], layers[24], outputs[24];
+    char model[QZ_HASH_TEXT], layers[24];
 } identity;
 
 static void add(identity *id, const char *name, const char *value)

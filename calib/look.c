@@ -2,7 +2,6 @@
 #include "calib/look.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "calib/kv_scale.h"
 

@@ -128,12 +128,12 @@ static qz_status run_stage(pass *p, int stage)
 }
 
 /* Statistics of the stage's input, then its codes. */
-static qz_status quantize_stage(pass *p, int stage, const qz_eval_layer_rounding *served)
+static qz_status quantize_stage(pass *p, int stage)
 {
     QZ_TRY_CTX(qz_stats_finish(p->stats), "layer %d, input of %s", p->layer->index, qz_stage_name((qz_stage)stage));
     qz_tensor absmax = qz_tensor_2d(p->stats->absmax, QZ_F32, 1, p->stats->k);
     QZ_TRY(qz_gather_peak(p->peak, &absmax, p->s->scratch));
-    return qz_target_input(p->s->target, p->layer, stage, p->stats, served);
+    return qz_target_input(p->s->target, p->layer, stage, p->stats);
 }
 
 static void keep_for(pass *p, int stage)
@@ -152,7 +152,7 @@ static qz_status step(pass *p, int stage, const qz_eval_layer_rounding *served)
                         (uint64_t)(p->layer->index * QZ_STAGES + stage), s->layer));
     p->stats = &stats;
     QZ_TRY(run_stage(p, stage - 1));
-    QZ_TRY(quantize_stage(p, stage, served));
+    QZ_TRY(quantize_stage(p, stage));
     p->layer->tap = qz_eval_layer_tap(served); /* from now on its input is rounded, if it is to be */
     qz_arena_restore(s->layer, mark);
     return QZ_OK;
@@ -163,12 +163,12 @@ qz_status qz_stagewise_layer(const qz_stagewise *s, float *peak, qz_layer *layer
     qz_eval_layer_rounding served;
     pass p = {.s = s, .layer = layer, .peak = peak};
     QZ_TRY(qz_target_begin(s->target, layer, looked, &served, s->layer));
-    for (int half = 0; half < QZ_STAGES; half += 2) {
-        if (half == 0) QZ_TRY(step(&p, QZ_STAGE_QKV, &served));
-        keep_for(&p, half + 1);
-        QZ_TRY(step(&p, half + 1, &served));
-        if (half == 0) QZ_TRY(step(&p, QZ_STAGE_GATE_UP, &served));
-        if (half > 0 && !s->last) QZ_TRY(run_stage(&p, QZ_STAGE_DOWN));
-    }
+    QZ_TRY(step(&p, QZ_STAGE_QKV, &served));
+    keep_for(&p, QZ_STAGE_O);
+    QZ_TRY(step(&p, QZ_STAGE_O, &served));
+    QZ_TRY(step(&p, QZ_STAGE_GATE_UP, &served));
+    keep_for(&p, QZ_STAGE_DOWN);
+    QZ_TRY(step(&p, QZ_STAGE_DOWN, &served));
+    if (!s->last) QZ_TRY(run_stage(&p, QZ_STAGE_DOWN));
     return qz_target_end(s->target, layer);
 }

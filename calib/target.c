@@ -141,7 +141,7 @@ enum { MOST_OF_AN_INPUT = 3 }; /* q, k and v */
 /* The linears of one input that are quantized. */
 typedef struct input_set {
     const qz_export_linear *plan; /* of the layer */
-    int input, count;
+    int count;
     int number[MOST_OF_AN_INPUT]; /* in the layer */
     qz_solve_args args[MOST_OF_AN_INPUT];
     qz_qtensor given[MOST_OF_AN_INPUT], q[MOST_OF_AN_INPUT];
@@ -217,7 +217,7 @@ static qz_status solve(const qz_target *t, input_set *set, int i, const char *mo
 static void collect(const qz_target *t, input_set *set, const qz_export_linear *plan, const qz_layer *layer, int input,
                     const qz_stats *stats)
 {
-    *set = (input_set){.plan = plan, .input = input};
+    *set = (input_set){.plan = plan};
     for (int i = 0; i < layer->linears; i++) {
         if (layer->linear[i].input != input || !plan[i].quantized) continue;
         set->args[set->count] = args_of(t, &layer->linear[i], &plan[i], stats);
@@ -279,19 +279,7 @@ static qz_status quantize_input(const qz_target *t, const qz_export_linear *plan
     return QZ_OK;
 }
 
-/* ---- what stays plain ---- */
-
-static qz_status write_plain(const qz_target *t, const qz_layer *layer)
-{
-    const qz_export_linear *plan = plan_of(t, layer->index);
-    for (int i = 0; i < layer->linears; i++)
-        if (!plan[i].quantized)
-            QZ_TRY(qz_writer_linear(t->writer, &plan[i], &layer->linear[i], NULL, NULL, t->scratch));
-    for (int i = 0; i < QZ_NORMS; i++)
-        if (layer->norm_name[i]) QZ_TRY(qz_writer_plain(t->writer, layer->norm_name[i], &layer->norm[i], t->scratch));
-    if (!layer->router_name) return QZ_OK;
-    return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
-}
+/* ---- the cache ---- */
 
 static qz_status scale_cache(const qz_target *t, const qz_layer *layer, const qz_layer_stats *stats,
                              qz_eval_layer_rounding *served, qz_arena *arena)
@@ -317,12 +305,12 @@ static qz_status scale_cache(const qz_target *t, const qz_layer *layer, const qz
     return qz_writer_kv(t->writer, layer->index, &(qz_kv_values){key, value});
 }
 
-static qz_status served_new(const qz_target *t, const qz_layer *layer, qz_eval_layer_rounding *served, qz_arena *arena)
+static qz_status served_new(qz_target *t, const qz_layer *layer, qz_eval_layer_rounding *served, qz_arena *arena)
 {
     const int inputs = qz_model_inputs(t->model, layer->index);
-    qz_eval_input_rounding *input = qz_arena_calloc(arena, (size_t)inputs * sizeof *input);
-    if (!input) return qz_arena_failed(arena);
-    *served = (qz_eval_layer_rounding){.backend = qz_model_backend(t->model), .inputs = inputs, .input = input};
+    t->input = qz_arena_calloc(arena, (size_t)inputs * sizeof *t->input);
+    if (!t->input) return qz_arena_failed(arena);
+    *served = (qz_eval_layer_rounding){.backend = qz_model_backend(t->model), .inputs = inputs, .input = t->input};
     return QZ_OK;
 }
 
@@ -336,27 +324,33 @@ qz_status qz_target_begin(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eva
     return QZ_OK;
 }
 
-qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
-                          const qz_eval_layer_rounding *served)
+qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats)
 {
     qz_arena_mark mark = qz_arena_save(t->scratch);
     qz_progress_section(t->progress, "quantize");
-    QZ_TRY(quantize_input(t, plan_of(t, layer->index), layer, input, stats,
-                          (qz_eval_input_rounding *)&served->input[input]));
+    QZ_TRY(quantize_input(t, plan_of(t, layer->index), layer, input, stats, &t->input[input]));
     qz_arena_restore(t->scratch, mark);
     return QZ_OK;
 }
 
+/* What stays plain. */
 qz_status qz_target_end(qz_target *t, const qz_layer *layer)
 {
-    return write_plain(t, layer);
+    const qz_export_linear *plan = plan_of(t, layer->index);
+    for (int i = 0; i < layer->linears; i++)
+        if (!plan[i].quantized)
+            QZ_TRY(qz_writer_linear(t->writer, &plan[i], &layer->linear[i], NULL, NULL, t->scratch));
+    for (int i = 0; i < QZ_NORMS; i++)
+        if (layer->norm_name[i]) QZ_TRY(qz_writer_plain(t->writer, layer->norm_name[i], &layer->norm[i], t->scratch));
+    if (!layer->router_name) return QZ_OK;
+    return qz_writer_plain(t->writer, layer->router_name, &layer->router, t->scratch);
 }
 
 qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_layer_stats *stats, qz_eval_layer_rounding *served,
                           qz_arena *arena)
 {
     QZ_TRY(qz_target_begin(t, layer, stats->input, served, arena));
-    for (int i = 0; i < served->inputs; i++) QZ_TRY(qz_target_input(t, layer, i, &stats->input[i], served));
+    for (int i = 0; i < served->inputs; i++) QZ_TRY(qz_target_input(t, layer, i, &stats->input[i]));
     if (t->output->plan->kv.wanted) QZ_TRY(scale_cache(t, layer, stats, served, arena));
     return qz_target_end(t, layer);
 }

@@ -14,8 +14,9 @@ typedef struct qz_target {
     qz_journal *journal; /* NULL: none is kept */
     int done;            /* layers that an earlier run has finished */
     qz_journal_mark reported;
-    qz_arena *scratch; /* given back after every linear input */
-    qz_arena *shared;  /* what solvers keep for the linears of one input */
+    qz_eval_input_rounding *input; /* [inputs] of the layer that was begun: what its `served` shows */
+    qz_arena *scratch;             /* given back after every linear input */
+    qz_arena *shared;              /* what solvers keep for the linears of one input */
 } qz_target;
 
 /* Opens the output's files, those of an interrupted run with args->resume: whether it was this very run is checked. */
@@ -43,8 +44,7 @@ QZ_NODISCARD qz_status qz_target_layer(qz_target *t, qz_layer *layer, const qz_l
  * made so. */
 QZ_NODISCARD qz_status qz_target_begin(qz_target *t, qz_layer *layer, qz_stats *stats, qz_eval_layer_rounding *served,
                                        qz_arena *arena);
-QZ_NODISCARD qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats,
-                                       const qz_eval_layer_rounding *served);
+QZ_NODISCARD qz_status qz_target_input(qz_target *t, const qz_layer *layer, int input, const qz_stats *stats);
 QZ_NODISCARD qz_status qz_target_end(qz_target *t, const qz_layer *layer);
 /* The same for the head or the embeddings, where the plan has them (else nothing is done): `linear` is the table as in
  * the model, its values become those of the codes. */

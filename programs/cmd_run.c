@@ -103,9 +103,20 @@ static qz_status load_evaluation(run *r)
     return QZ_OK;
 }
 
+/* What --statistics names, if it was made from this model and this text. */
+static qz_status open_statistics(run *r)
+{
+    qz_stats_source mine;
+    if (!r->cli->statistics) return QZ_OK;
+    QZ_TRY(qz_statistics_source(&mine, &r->job.session, r->job.recipe, r->cli->arena));
+    QZ_TRY(qz_stats_file_open(&r->statistics, r->cli->statistics));
+    return qz_stats_file_check(r->statistics, &mine);
+}
+
 static qz_status load_texts(run *r)
 {
     double began = qz_seconds();
+    QZ_TRY(open_statistics(r));
     QZ_TRY(load_calibration(r));
     QZ_TRY(load_evaluation(r));
     qz_progress_book(r->progress, "tokenize", qz_seconds() - began);
@@ -155,19 +166,8 @@ static void tell_kept(run *r, qz_status status)
     (void)qz_error_restore(&saved);
 }
 
-/* What --statistics names, if it was made from this model and this text. */
-static qz_status open_statistics(run *r)
-{
-    qz_stats_source mine;
-    if (!r->cli->statistics) return QZ_OK;
-    QZ_TRY(qz_statistics_source(&mine, &r->job.session, r->job.recipe, r->cli->arena));
-    QZ_TRY(qz_stats_file_open(&r->statistics, r->cli->statistics));
-    return qz_stats_file_check(r->statistics, &mine);
-}
-
 static qz_status calibrate(run *r)
 {
-    QZ_TRY(open_statistics(r));
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
     for (int i = 0; i < r->outputs; i++)
         outputs[i] = (qz_calib_output){.recipe = r->job.output[i].recipe,
@@ -268,10 +268,7 @@ static qz_status work(run *r, double began)
     QZ_TRY(load_texts(r));
     QZ_TRY(evaluate_original(r));
     QZ_TRY(calibrate(r));
-    for (int i = 0; i < r->outputs; i++) {
-        r->made[i].result.recipe = r->job.output[i].recipe;
-        QZ_TRY(evaluate_written(r, i));
-    }
+    for (int i = 0; i < r->outputs; i++) QZ_TRY(evaluate_written(r, i));
     QZ_TRY(qz_signals_check());
     qz_memory_use_sample(&r->terminal.memory);
     for (int i = 0; i < r->outputs; i++) {
