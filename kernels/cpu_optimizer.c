@@ -1,6 +1,9 @@
 /* AdamW over pieces of the parameters, and the sum of squares. The operations on one element are those of `ref`
- * (adamw.h, numeric/codebook.h), so the bits are too; a code is found by bisection in a table of midpoints, for many
- * elements at once. */
+ * (adamw.h, numeric/codebook.h), so the bits are too; a code is found by the exponent and first bits of the magnitude
+ * and two comparisons with midpoints. */
+#include <assert.h>
+#include <string.h>
+
 #include "base/parallel.h"
 #include "kernels/adamw.h"
 #include "kernels/cpu_reduce.h"
@@ -27,17 +30,33 @@ qz_status qz_cpu_adamw(const qz_tensor *p, const qz_tensor *m, const qz_tensor *
 
 /* ---- moments of 8 bits ---- */
 
-enum { BLOCK = QZ_MOMENT_BLOCK, CODES = 256 };
+/* A magnitude's bits without the lower 17 are its octave and one of 64 parts of it; KEYS of them from 2^-24, which is
+ * below every midpoint, to 1. */
+enum { BLOCK = QZ_MOMENT_BLOCK, CODES = 256, SHIFT = 17, LEAST_KEY = (127 - 24) << 6, KEYS = (24 << 6) + 1, STEPS = 2 };
 
-/* The values of a map, and the midpoint above each. */
+/* A map by magnitude: the midpoint above the value r places from 0 as bits, and how many midpoints lie below a key. */
 typedef struct map {
-    float value[CODES], above[CODES];
+    float value[CODES];
+    int32_t above[CODES + STEPS];
+    uint8_t start[KEYS];
+    int32_t zero; /* the code of 0 */
 } map;
 
 static void fill_map(map *out, float (*decode)(int code))
 {
     for (int i = 0; i < CODES; i++) out->value[i] = decode(i);
-    for (int i = 0; i < CODES; i++) out->above[i] = (out->value[i] + out->value[i < CODES - 1 ? i + 1 : i]) / 2.0f;
+    for (out->zero = 0; out->value[out->zero] != 0;) out->zero++;
+    for (int r = 0; r < CODES + STEPS; r++) {
+        const int code = out->zero + r;
+        out->above[r] = code + 1 < CODES ? (int32_t)qz_bits_from_float((out->value[code] + out->value[code + 1]) / 2.0f)
+                                         : INT32_MAX;
+    }
+    for (int key = 0, r = 0; key < KEYS; key++) {
+        while (out->above[r] < (LEAST_KEY + key) << SHIFT) r++;
+        out->start[key] = (uint8_t)r;
+        /* what a key leaves open is decided by so many comparisons */
+        assert(key == KEYS - 1 || out->above[r + STEPS] >= (LEAST_KEY + key + 1) << SHIFT);
+    }
 }
 
 static float signed_value(int code)
@@ -50,31 +69,54 @@ static float unsigned_value(int code)
     return qz_dynamic_unsigned_decode(code);
 }
 
-QZ_WIDE static void decode_row(float *restrict out, const uint8_t *restrict code, const float *restrict value,
-                               float absmax, int64_t count)
+static void decode_row(float *restrict out, const uint8_t *restrict code, const float *restrict value, float absmax,
+                       int64_t count)
 {
     for (int64_t i = 0; i < count; i++) out[i] = value[code[i]] * absmax;
 }
 
-static inline int32_t step_above(float x, const float *above, int32_t rank, int32_t step)
-{
-    return rank + (step & -(int32_t)(x > above[rank + step - 1]));
-}
-
-QZ_WIDE static void encode_row(uint8_t *restrict code, const float *restrict x, const float *restrict above,
-                               float absmax, int64_t count)
+/* The magnitudes of x / absmax as bits, and their keys. A tie goes down: below 0 that is away from 0, as if the
+ * magnitude were a bit more. */
+QZ_WIDE static void measure_row(int32_t *restrict size, int32_t *restrict key, const float *restrict x, float absmax,
+                                int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        const float share = x[i] / absmax;
-        int32_t rank = step_above(share, above, 0, 128);
-        rank = step_above(share, above, rank, 64);
-        rank = step_above(share, above, rank, 32);
-        rank = step_above(share, above, rank, 16);
-        rank = step_above(share, above, rank, 8);
-        rank = step_above(share, above, rank, 4);
-        rank = step_above(share, above, rank, 2);
-        code[i] = (uint8_t)step_above(share, above, rank, 1);
+        const uint32_t bits = qz_bits_from_float(x[i] / absmax);
+        const int32_t now = (int32_t)((bits & 0x7fffffffu) + (bits >> 31)), k = (now >> SHIFT) - LEAST_KEY;
+        size[i] = now;
+        key[i] = k < 0 ? 0 : k > KEYS - 1 ? KEYS - 1 : k;
     }
+}
+
+/* How many midpoints lie below. */
+static void rank_row(int32_t *restrict rank, const int32_t *restrict size, const int32_t *restrict key,
+                     const map *restrict to, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int32_t r = to->start[key[i]];
+        r += size[i] > to->above[r];
+        r += size[i] > to->above[r];
+        rank[i] = r;
+    }
+}
+
+QZ_WIDE static void code_row(uint8_t *restrict code, const int32_t *restrict rank, const float *restrict x,
+                             int32_t zero, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t negative = -(int32_t)(qz_bits_from_float(x[i]) >> 31);
+        const int32_t r = rank[i] > zero ? (rank[i] & ~negative) + (zero & negative) : rank[i];
+        code[i] = (uint8_t)(zero + ((r ^ negative) - negative));
+    }
+}
+
+/* The codes nearest to x / absmax, |x| <= absmax. */
+static void encode_row(uint8_t *code, const float *x, const map *to, float absmax, int64_t count)
+{
+    int32_t size[BLOCK], key[BLOCK], rank[BLOCK];
+    measure_row(size, key, x, absmax, count);
+    rank_row(rank, size, key, to, count);
+    code_row(code, rank, x, to->zero, count);
 }
 
 /* As integers, whose order is that of the magnitudes; a NaN is above all. */
@@ -88,40 +130,35 @@ QZ_WIDE static float largest(const float *x, int64_t count)
     return qz_float_from_bits(max);
 }
 
-static float store_moment(uint8_t *code, const float *x, const map *to, uint8_t zero, int64_t count)
+static float store_moment(uint8_t *code, const float *x, const map *to, int64_t count)
 {
     const float absmax = largest(x, count);
     if (absmax > 0)
-        encode_row(code, x, to->above, absmax, count);
+        encode_row(code, x, to, absmax, count);
     else
-        memset(code, zero, (size_t)count);
+        memset(code, to->zero, (size_t)count);
     return absmax;
 }
-
-typedef struct moments {
-    map m, v;
-    uint8_t m_zero, v_zero; /* the codes of 0 */
-} moments;
 
 qz_status qz_cpu_adamw_8bit(const qz_tensor *p, const qz_tensor *m, const qz_tensor *m_absmax, const qz_tensor *v,
                             const qz_tensor *v_absmax, const qz_tensor *g, const qz_adamw *how)
 {
     const qz_adamw_step step = qz_adamw_step_of(how);
     const int64_t count = m->shape[0], each = QZ_PIECE / BLOCK, blocks = qz_ceil_div(count, BLOCK);
-    moments maps = {.m_zero = qz_dynamic_encode(0), .v_zero = qz_dynamic_unsigned_encode(0)};
-    fill_map(&maps.m, signed_value);
-    fill_map(&maps.v, unsigned_value);
+    map of_m, of_v;
+    fill_map(&of_m, signed_value);
+    fill_map(&of_v, unsigned_value);
     QZ_PARALLEL_FOR for (int64_t first = 0; first < blocks; first += each)
     {
         for (int64_t b = first; b < qz_min(first + each, blocks); b++) {
             const int64_t i = b * BLOCK, n = qz_min(BLOCK, count - i);
             uint8_t *m_code = (uint8_t *)m->data + i, *v_code = (uint8_t *)v->data + i;
             float m_now[BLOCK], v_now[BLOCK];
-            decode_row(m_now, m_code, maps.m.value, qz_f32(m_absmax)[b], n);
-            decode_row(v_now, v_code, maps.v.value, qz_f32(v_absmax)[b], n);
+            decode_row(m_now, m_code, of_m.value, qz_f32(m_absmax)[b], n);
+            decode_row(v_now, v_code, of_v.value, qz_f32(v_absmax)[b], n);
             step_row(qz_f32(p) + i, m_now, v_now, qz_f32(g) + i, &step, n);
-            qz_f32(m_absmax)[b] = store_moment(m_code, m_now, &maps.m, maps.m_zero, n);
-            qz_f32(v_absmax)[b] = store_moment(v_code, v_now, &maps.v, maps.v_zero, n);
+            qz_f32(m_absmax)[b] = store_moment(m_code, m_now, &of_m, n);
+            qz_f32(v_absmax)[b] = store_moment(v_code, v_now, &of_v, n);
         }
     }
     return QZ_OK;
