@@ -1,10 +1,10 @@
-/* What the files of the training stream share. */
-#ifndef QZ_DATA_STREAM_IMPL_H
-#define QZ_DATA_STREAM_IMPL_H
+/* What the files of the training loader share. */
+#ifndef QZ_DATA_LOADER_IMPL_H
+#define QZ_DATA_LOADER_IMPL_H
 
 #include "data/data_impl.h"
 
-/* ---- tokens of a whole file, in files without a name (stream_tokens.c) ---- */
+/* ---- tokens of a whole file, in files without a name (loader_tokens.c) ---- */
 
 enum {
     QZ_TOKEN_BEGINS = 1, /* the first of a document */
@@ -20,7 +20,7 @@ typedef struct qz_token_file {
 } qz_token_file;
 
 /* `packs`: documents are framed in BOS and EOS, and flags are kept. */
-QZ_NODISCARD qz_status qz_token_file_make(qz_token_file *out, const qz_stream_rule *rule, bool packs,
+QZ_NODISCARD qz_status qz_token_file_make(qz_token_file *out, const qz_loader_rule *rule, bool packs,
                                           const qz_tokenizer *tokenizer);
 void qz_token_file_close(qz_token_file *f);
 
@@ -35,7 +35,7 @@ static inline int qz_token_flags(const qz_token_file *f, int64_t i)
     return f->flags.size ? f->flags.data[i] : QZ_TOKEN_COUNTS;
 }
 
-/* ---- an order of 0 .. count-1 that takes no memory (stream_order.c) ---- */
+/* ---- an order of 0 .. count-1 that takes no memory (loader_order.c) ---- */
 
 enum { QZ_ORDER_ROUNDS = 8 };
 

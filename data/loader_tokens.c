@@ -3,12 +3,12 @@
  * in one pass, so neither the text nor its ids need fit into memory. */
 #include <string.h>
 
-#include "data/stream_impl.h"
+#include "data/loader_impl.h"
 
 enum { BLOCK = 4096 };
 
 typedef struct writer {
-    const qz_stream_rule *rule;
+    const qz_loader_rule *rule;
     const qz_windows_rule *checks; /* path and vocabulary */
     const qz_tokenizer *tokenizer;
     qz_spill *ids, *flags; /* flags NULL: not kept */
@@ -76,7 +76,7 @@ static qz_status end(void *self)
 }
 
 /* An id may be more than two bytes hold. Ids, BOS and EOS are checked against a vocabulary that is known. */
-static bool is_wide(const qz_stream_rule *rule)
+static bool is_wide(const qz_loader_rule *rule)
 {
     return rule->vocabulary <= 0 || rule->vocabulary > UINT16_MAX + 1;
 }
@@ -95,7 +95,7 @@ static qz_status map(qz_token_file *out, writer *w)
     return w->flags ? qz_spill_map(&out->flags, w->flags) : QZ_OK;
 }
 
-static qz_status write(writer *w, const qz_stream_rule *rule)
+static qz_status write(writer *w, const qz_loader_rule *rule)
 {
     qz_document_taker taker = {.self = w, .begin = begin, .take = take, .end = end, .folder = rule->folder};
     taker.training = true;
@@ -105,7 +105,7 @@ static qz_status write(writer *w, const qz_stream_rule *rule)
     return qz_documents_visit(w->checks, w->tokenizer, SIZE_MAX, &taker);
 }
 
-qz_status qz_token_file_make(qz_token_file *out, const qz_stream_rule *rule, bool packs, const qz_tokenizer *tokenizer)
+qz_status qz_token_file_make(qz_token_file *out, const qz_loader_rule *rule, bool packs, const qz_tokenizer *tokenizer)
 {
     qz_windows_rule checks = {.path = rule->path, .field = rule->field, .model = rule->model, .bos = rule->bos};
     checks.vocabulary = rule->vocabulary;

@@ -3,7 +3,7 @@
  * through again until it lands inside ("cycle walking", Black and Rogaway 2002, section 4). Fewer than four times count
  * numbers are permuted, so fewer than four steps are to be expected. */
 #include "base/rng.h"
-#include "data/stream_impl.h"
+#include "data/loader_impl.h"
 
 static const uint64_t ORDER_STREAM = 0x65706f6368; /* keeps this use of the seed apart from others */
 
