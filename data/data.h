@@ -78,8 +78,7 @@ typedef struct qz_windows {
 QZ_NODISCARD qz_status qz_windows_load(qz_windows *out, const qz_windows_rule *rule, const qz_tokenizer *tokenizer,
                                        qz_arena *arena);
 
-/* ---- training data (loader.c): windows of a text that may be larger than memory, shuffled anew for every epoch ----
- */
+/* ---- windows for training (loader.c): of a text that may be larger than memory, in a new order every epoch ---- */
 
 /* How documents become windows; docs/training-data.md has the rules with examples. */
 typedef enum qz_loader_pack {
