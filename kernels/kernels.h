@@ -61,6 +61,19 @@ typedef enum qz_ste {
     QZ_STE_LSQ,  /* where the value before rounding is strictly inside the bounds (Esser et al. 2020, eq. 5) */
 } qz_ste;
 
+/* Elements that share a scale in the moments of adamw_8bit. */
+enum { QZ_MOMENT_BLOCK = 256 };
+
+/* One step of AdamW. */
+typedef struct qz_adamw {
+    double rate;            /* learning rate of this step */
+    double beta1, beta2;    /* of the moments, in [0, 1) */
+    double epsilon;         /* beside the root, above 0 */
+    double decay;           /* p -= rate * decay * p comes first */
+    double gradient_factor; /* g is multiplied by it: clipping, mean over micro-batches */
+    int64_t step;           /* 1 for the first: for the correction of the bias */
+} qz_adamw;
+
 typedef struct qz_backend {
     qz_plugin plugin;
     bool (*available)(void);

@@ -1,7 +1,7 @@
 /* The operations of training through a quantizer and the gradient of attention on seeded random inputs, for the table
  * in kernel_cases.h. */
-#ifndef QZ_TESTING_KERNEL_CASES_QUANTIZE_H
-#define QZ_TESTING_KERNEL_CASES_QUANTIZE_H
+#ifndef QZ_TESTING_KERNEL_QUANTIZE_CASES_H
+#define QZ_TESTING_KERNEL_QUANTIZE_CASES_H
 
 #include "testing/kernel_run.h"
 
