@@ -46,6 +46,19 @@ typedef struct qz_round_grids {
     const int32_t *row;      /* (K) */
 } qz_round_grids;
 
+/* Elements that share a scale in the moments of adamw_8bit. */
+enum { QZ_MOMENT_BLOCK = 256 };
+
+/* One step of AdamW. */
+typedef struct qz_adamw {
+    double rate;            /* learning rate of this step */
+    double beta1, beta2;    /* of the moments, in [0, 1) */
+    double epsilon;         /* beside the root, above 0 */
+    double decay;           /* p -= rate * decay * p comes first */
+    double gradient_factor; /* g is multiplied by it: clipping, mean over micro-batches */
+    int64_t step;           /* 1 for the first: for the correction of the bias */
+} qz_adamw;
+
 typedef struct qz_backend {
     qz_plugin plugin;
     bool (*available)(void);

@@ -490,6 +490,8 @@ static inline void kernel_run_rounding_sums(kernel_run *r)
     kernel_keep(r, &sums);
 }
 
+#include "testing/kernel_training_cases.h"
+
 static const kernel_case kernel_cases[] = {
     {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
     {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
@@ -550,6 +552,31 @@ static const kernel_case kernel_cases[] = {
       {48, 60, -64, QZ_FORMAT_NF4, 1, 0},
       {48, 60, -64, QZ_FORMAT_FP4, 1, 0}}},
     {"histogram", kernel_run_histogram, 0, {{1, 1}, {7, 13}, {3, 300000}, {1300, 257}}},
+    {"linear_grad_x",
+     kernel_run_linear_grad_x,
+     TOL_KERNEL_SUM,
+     {{1, 1, 1}, {1, 130, 64}, {18, 37, 40}, {127, 131, 137}, {513, 65, 257}, {300, 33, 1100}}},
+    {"linear_grad_w",
+     kernel_run_linear_grad_w,
+     TOL_KERNEL_SUM,
+     {{1, 1, 1}, {1, 130, 64}, {18, 37, 40}, {127, 131, 137}, {1100, 65, 257}, {33, 300, 1100}}},
+    {"column_sums", kernel_run_column_sums, TOL_KERNEL_ROUNDING, {{1, 1}, {18, 40}, {131, 257}, {1100, 97}, {3, 5000}}},
+    {"embedding_grad", kernel_run_embedding_grad, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}, {300, 1030, 7}}},
+    {"rmsnorm_grad",
+     kernel_run_rmsnorm_grad,
+     TOL_KERNEL_SUM,
+     {{1, 1}, {27, 40}, {5, 8191}, {257, 96}, {2, 20000}, {1500, 131}}},
+    {"swiglu_grad", kernel_run_swiglu_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"geglu_grad", kernel_run_geglu_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"softcap_grad", kernel_run_softcap_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"multiply", kernel_run_multiply, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"add_scaled", kernel_run_add_scaled, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"dropout", kernel_run_dropout, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"cross_entropy", kernel_run_cross_entropy, TOL_KERNEL_ROUNDING, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
+    {"distill", kernel_run_distill, TOL_KERNEL_ROUNDING, {{1, 1}, {18, 37}, {5, 32003}, {300, 131}}},
+    {"adamw", kernel_run_adamw, 0, {{1}, {37}, {16385}, {100003}}},
+    {"adamw_8bit", kernel_run_adamw_8bit, 0, {{1}, {300}, {1024}, {50003}}},
+    {"square_sum", kernel_run_square_sum, TOL_SAME_FP64, {{1, 1}, {18, 37}, {5, 32003}, {1300, 257}}},
 };
 enum { KERNEL_CASES = sizeof kernel_cases / sizeof *kernel_cases };
 
