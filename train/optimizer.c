@@ -10,21 +10,21 @@ enum { LEAST_8BIT = 4096, TENSORS = 5 /* of a parameter in the state, at most */
 
 /* The moments of one parameter. */
 typedef struct moments {
-    bool small;                         /* 8 bits */
-    qz_tensor first, second;            /* F32 of the parameter's shape, or U8 (count) */
+    bool coded;                          /* 8 bits */
+    qz_tensor first, second;             /* F32 of the parameter's shape, or U8 (count) */
     qz_tensor first_scale, second_scale; /* 8 bits: absmax of blocks */
 } moments;
 
 struct qz_optimizer {
     const qz_backend *backend;
-    const qz_parameters *parameters;
+    qz_parameters parameters; /* the list is the caller's */
     qz_optimizer_options options;
     moments *moments;        /* [parameters->count] */
     qz_state_tensor *tensor; /* [tensors] */
     int tensors;
 };
 
-static bool is_small(const qz_parameter *p, bool moments_8bit)
+static bool is_coded(const qz_parameter *p, bool moments_8bit)
 {
     return moments_8bit && qz_tensor_count(&p->value) >= LEAST_8BIT;
 }
@@ -40,20 +40,20 @@ uint64_t qz_optimizer_bytes(const qz_parameters *parameters, bool moments_8bit)
     for (int i = 0; i < parameters->count; i++) {
         const qz_parameter *p = &parameters->list[i];
         const uint64_t count = (uint64_t)qz_tensor_count(&p->value), blocks = (uint64_t)blocks_of(p);
-        bytes += 2 * (is_small(p, moments_8bit) ? count + blocks * sizeof(float) : count * sizeof(float));
+        bytes += 2 * (is_coded(p, moments_8bit) ? count + blocks * sizeof(float) : count * sizeof(float));
     }
     return bytes;
 }
 
 /* ---- making ---- */
 
-static qz_status make_small(moments *m, const qz_parameter *p, qz_arena *arena)
+static qz_status make_coded(moments *m, const qz_parameter *p, qz_arena *arena)
 {
     const int64_t count = qz_tensor_count(&p->value), blocks = blocks_of(p);
     uint8_t *codes = qz_arena_calloc(arena, qz_array_bytes((size_t)count, 2));
     float *scales = qz_arena_calloc(arena, qz_array_bytes((size_t)blocks, 2 * sizeof(float)));
     if (!codes || !scales) return qz_arena_failed(arena);
-    m->small = true; /* a block whose largest magnitude is 0 is all zeros, whatever its codes */
+    m->coded = true; /* a block whose largest magnitude is 0 is all zeros, whatever its codes */
     m->first = qz_tensor_1d(codes, QZ_U8, count);
     m->second = qz_tensor_1d(codes + count, QZ_U8, count);
     m->first_scale = qz_tensor_1d(scales, QZ_F32, blocks);
@@ -64,7 +64,7 @@ static qz_status make_small(moments *m, const qz_parameter *p, qz_arena *arena)
 static qz_status make_moments(moments *m, const qz_parameter *p, bool moments_8bit, qz_arena *arena)
 {
     *m = (moments){0};
-    if (is_small(p, moments_8bit)) return make_small(m, p, arena);
+    if (is_coded(p, moments_8bit)) return make_coded(m, p, arena);
     const size_t count = (size_t)qz_tensor_count(&p->value);
     float *numbers = qz_arena_calloc(arena, qz_array_bytes(count, 2 * sizeof(float)));
     if (!numbers) return qz_arena_failed(arena);
@@ -85,12 +85,12 @@ static qz_status add_tensor(qz_optimizer *o, const char *folder, const char *nam
 
 static qz_status add_tensors(qz_optimizer *o, int i, qz_arena *arena)
 {
-    const qz_parameter *p = &o->parameters->list[i];
+    const qz_parameter *p = &o->parameters.list[i];
     const moments *m = &o->moments[i];
     QZ_TRY(add_tensor(o, "parameters", p->name, &p->value, arena));
     QZ_TRY(add_tensor(o, "moments/first", p->name, &m->first, arena));
     QZ_TRY(add_tensor(o, "moments/second", p->name, &m->second, arena));
-    if (!m->small) return QZ_OK;
+    if (!m->coded) return QZ_OK;
     QZ_TRY(add_tensor(o, "moments/first_absmax", p->name, &m->first_scale, arena));
     return add_tensor(o, "moments/second_absmax", p->name, &m->second_scale, arena);
 }
@@ -101,7 +101,7 @@ qz_status qz_optimizer_new(qz_optimizer **out, const qz_backend *backend, const 
     const size_t count = (size_t)parameters->count;
     qz_optimizer *o = qz_arena_calloc(arena, sizeof *o);
     if (!o) return qz_arena_failed(arena);
-    *o = (qz_optimizer){.backend = backend, .parameters = parameters, .options = *options};
+    *o = (qz_optimizer){.backend = backend, .parameters = *parameters, .options = *options};
     o->moments = qz_arena_array(arena, moments, count);
     o->tensor = qz_arena_array(arena, qz_state_tensor, count * TENSORS);
     if (!o->moments || !o->tensor) return qz_arena_failed(arena);
@@ -124,8 +124,8 @@ const qz_state_tensor *qz_optimizer_tensors(const qz_optimizer *o, int *count)
 /* Squares of finite F32 cannot overflow a double: the norm is finite exactly when every gradient is. */
 static qz_status refuse(const qz_optimizer *o, int64_t step)
 {
-    for (int i = 0; i < o->parameters->count; i++) {
-        const qz_parameter *p = &o->parameters->list[i];
+    for (int i = 0; i < o->parameters.count; i++) {
+        const qz_parameter *p = &o->parameters.list[i];
         int64_t at;
         QZ_TRY(qz_op_first_nonfinite(o->backend, &p->grad, &at));
         if (at >= 0)
@@ -140,8 +140,8 @@ static qz_status refuse(const qz_optimizer *o, int64_t step)
 qz_status qz_optimizer_norm(const qz_optimizer *o, int64_t step, double *norm)
 {
     double sum = 0, part;
-    for (int i = 0; i < o->parameters->count; i++) {
-        QZ_TRY(qz_op_square_sum(o->backend, &part, &o->parameters->list[i].grad));
+    for (int i = 0; i < o->parameters.count; i++) {
+        QZ_TRY(qz_op_square_sum(o->backend, &part, &o->parameters.list[i].grad));
         sum += part;
     }
     *norm = sqrt(sum);
@@ -161,12 +161,12 @@ qz_status qz_optimizer_step(const qz_optimizer *o, int64_t step, double rate, do
     qz_adamw how = {.beta1 = a->beta1, .beta2 = a->beta2, .epsilon = a->epsilon, .step = step};
     how.gradient_factor = qz_optimizer_clip(o, norm);
     assert(step >= 1);
-    for (int i = 0; i < o->parameters->count; i++) {
-        const qz_parameter *p = &o->parameters->list[i];
+    for (int i = 0; i < o->parameters.count; i++) {
+        const qz_parameter *p = &o->parameters.list[i];
         const moments *m = &o->moments[i];
         how.rate = rate * a->group[p->group].rate_factor;
         how.decay = a->group[p->group].decay;
-        if (m->small)
+        if (m->coded)
             QZ_TRY(qz_op_adamw_8bit(o->backend, &p->value, &m->first, &m->first_scale, &m->second, &m->second_scale,
                                     &p->grad, &how));
         else

@@ -32,7 +32,7 @@ typedef struct qz_optimizer_options {
 
 typedef struct qz_optimizer qz_optimizer;
 
-/* Moments of zero. `parameters` stay the caller's and must not move; everything else lives in `arena`. */
+/* Moments of zero, in `arena`. The list stays the caller's, and neither grows nor moves from here on. */
 QZ_NODISCARD qz_status qz_optimizer_new(qz_optimizer **out, const qz_backend *backend, const qz_parameters *parameters,
                                         const qz_optimizer_options *options, qz_arena *arena);
 /* Bytes of the moments, for the plan: of all parameters, whose data is not looked at. */

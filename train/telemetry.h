@@ -24,7 +24,7 @@ typedef struct qz_step_figures {
     int64_t step;
     double loss, cross_entropy, divergence; /* means over tokens, in nats; NaN: that part is not used, left out */
     double gradient_norm, learning_rate;
-    int64_t tokens; /* that counted in this step's loss */
+    int64_t tokens;                    /* that counted in this step's loss */
     double tokens_per_second, seconds; /* of this step */
     uint64_t memory_bytes;
 } qz_step_figures;
