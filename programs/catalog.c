@@ -33,6 +33,15 @@ static qz_status split(qz_override *out, const char *text, qz_arena *arena)
     return QZ_OK;
 }
 
+/* Without its training such a recipe is qcal's as well. */
+static qz_status check_program(const qz_recipe *r, const char *path)
+{
+    if (!r->train.wanted) return QZ_OK;
+    return QZ_FAIL(
+        QZ_ARG, "%s: train: this recipe trains: use `qat train %s`, or `--set train=null` to quantize without training",
+        path, path);
+}
+
 /* --set comes first, so that the options with names of their own win. */
 qz_status qz_catalog_read_recipe(qz_recipe **out, const qz_cli *cli)
 {
@@ -44,5 +53,6 @@ qz_status qz_catalog_read_recipe(qz_recipe **out, const qz_cli *cli)
     if (cli->data) overrides[count++] = (qz_override){"calibration.data", cli->data, "--data", true};
     if (cli->backend) overrides[count++] = (qz_override){"backend", cli->backend, "--backend", true};
     qz_recipe_catalog catalog = qz_catalog();
-    return qz_recipe_read(out, cli->argument[0], &catalog, overrides, count, cli->arena);
+    QZ_TRY(qz_recipe_read(out, cli->argument[0], &catalog, overrides, count, cli->arena));
+    return check_program(*out, cli->argument[0]);
 }

@@ -71,6 +71,8 @@ Test(cli, recipe_errors_are_usage_errors)
     check_usage("no/such.json", "run", "no/such.json", NULL, NULL, NULL);
     check_usage("weights.groop: unknown key; did you mean \"group\"? (from --set weights.groop=64)", "plan",
                 "recipes/awq-llama.json", "--set", "weights.groop=64", NULL);
+    check_usage("recipes/int8-dynamic.json: train: this recipe trains: use `qat train recipes/int8-dynamic.json`",
+                "run", "recipes/int8-dynamic.json", "--set", "train={\"data\": \"a.txt\", \"steps\": 1}", NULL);
     check_usage("backend: unknown backend \"gpu\"", "plan", "recipes/awq-llama.json", "--backend=gpu", NULL, NULL);
 }
 
