@@ -163,6 +163,25 @@ Test(train_optimizer, a_group_without_decay_and_gradient_stays)
     qz_arena_free(p.arena);
 }
 
+Test(train_optimizer, a_recipe_says_the_groups)
+{
+    const qz_recipe_train train = {.learning_rate = 1e-4,
+                                   .scale_learning_rate = 3e-4,
+                                   .weight_decay = 0.2,
+                                   .beta1 = 0.8,
+                                   .beta2 = 0.9,
+                                   .epsilon = 1e-6,
+                                   .clip_norm = 2,
+                                   .moments_8bit = true};
+    const qz_optimizer_options o = qz_optimizer_options_of(&train);
+    cr_assert(o.beta1 == 0.8 && o.beta2 == 0.9 && o.epsilon == 1e-6 && o.clip_norm == 2 && o.moments_8bit);
+    for (int i = 0; i < QZ_PARAMETER_GROUPS; i++) {
+        const bool decayed = i == QZ_PARAMETER_MATRIX || i == QZ_PARAMETER_ADAPTER;
+        cr_assert_eq(o.group[i].decay, decayed ? 0.2 : 0);
+        cr_assert_lt(fabs(o.group[i].rate_factor - (i == QZ_PARAMETER_SCALE ? 3 : 1)), 1e-12);
+    }
+}
+
 /* ---- the norm ---- */
 
 Test(train_optimizer, clipping_is_torchs)
@@ -228,6 +247,27 @@ Test(train_optimizer, moments_of_8_bits_lead_to_nearly_the_same_place)
     cr_assert_lt(sqrt(apart), TOL_ADAMW_8BIT * sqrt(way), "%.3g of a way of %.3g", sqrt(apart), sqrt(way));
     qz_arena_free(p.arena);
     qz_arena_free(q.arena);
+}
+
+/* A number with a gradient that is rare and 10,000 times smaller than its neighbours' makes steps of about the learning
+ * rate, as all do: its second moment, too small for a code of its block, must not become 0 beneath a first one that has
+ * a code. */
+Test(train_optimizer, moments_of_8_bits_do_not_blow_up)
+{
+    const qz_optimizer_options coded = in_8bit();
+    problem p = problem_new(&coded);
+    const qz_parameter *q = &p.parameters.list[0];
+    for (int64_t step = 1; step <= 20; step++) {
+        double norm;
+        for (int64_t k = 0; k < count_of(0); k++)
+            qz_f32(&q->grad)[k] = k % 4 == 0 ? 0.01f * sinf((float)(step + k)) : step % 5 == 1 ? 1e-6f : 0;
+        check_ok(qz_optimizer_norm(p.optimizer, step, &norm));
+        check_ok(qz_optimizer_step(p.optimizer, step, 1e-3, norm));
+    }
+    for (int64_t k = 0; k < count_of(0); k++)
+        cr_assert_lt(fabs(qz_f32(&q->value)[k] - start_of(0, k)), 0.03, "number %lld went from %g to %g", (long long)k,
+                     start_of(0, k), qz_f32(&q->value)[k]);
+    qz_arena_free(p.arena);
 }
 
 static const qz_state_tensor *tensor_of(const qz_optimizer *o, const char *name)
