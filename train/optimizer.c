@@ -24,6 +24,21 @@ struct qz_optimizer {
     int tensors;
 };
 
+qz_optimizer_options qz_optimizer_options_of(const qz_recipe_train *train)
+{
+    return (qz_optimizer_options){
+        .beta1 = train->beta1,
+        .beta2 = train->beta2,
+        .epsilon = train->epsilon,
+        .clip_norm = train->clip_norm,
+        .moments_8bit = train->moments_8bit,
+        .group = {[QZ_PARAMETER_MATRIX] = {train->weight_decay, 1},
+                  [QZ_PARAMETER_NORM] = {0, 1},
+                  [QZ_PARAMETER_SCALE] = {0, train->scale_learning_rate / train->learning_rate},
+                  [QZ_PARAMETER_ADAPTER] = {train->weight_decay, 1}},
+    };
+}
+
 static bool is_coded(const qz_parameter *p, bool moments_8bit)
 {
     return moments_8bit && qz_tensor_count(&p->value) >= LEAST_8BIT;

@@ -17,6 +17,7 @@
 #define QZ_TRAIN_OPTIMIZER_H
 
 #include "kernels/kernels.h"
+#include "recipes/recipes.h"
 #include "train/parameters.h"
 #include "train/state.h"
 
@@ -31,6 +32,9 @@ typedef struct qz_optimizer_options {
 } qz_optimizer_options;
 
 typedef struct qz_optimizer qz_optimizer;
+
+/* What a recipe asks for: decay of matrices and adapters; learned scales have their own rate. */
+qz_optimizer_options qz_optimizer_options_of(const qz_recipe_train *train);
 
 /* Moments of zero, in `arena`. The list stays the caller's, and neither grows nor moves from here on. */
 QZ_NODISCARD qz_status qz_optimizer_new(qz_optimizer **out, const qz_backend *backend, const qz_parameters *parameters,
