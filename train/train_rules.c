@@ -53,24 +53,6 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
     if (how->adapter.wanted) set_adapters(out, how);
 }
 
-static void set_optimizer(qz_train_rules *out, const qz_recipe_train *how)
-{
-    qz_optimizer_options *o = &out->optimizer;
-    *o = (qz_optimizer_options){.beta1 = how->beta1,
-                                .beta2 = how->beta2,
-                                .epsilon = how->epsilon,
-                                .clip_norm = how->clip_norm,
-                                .moments_8bit = how->moments_8bit};
-    for (int g = 0; g < QZ_PARAMETER_GROUPS; g++) o->group[g].rate_factor = 1;
-    o->group[QZ_PARAMETER_MATRIX].decay = how->weight_decay;
-    o->group[QZ_PARAMETER_ADAPTER].decay = how->parameters == QZ_TRAIN_ADAPTER ? how->weight_decay : 0;
-    if (how->learning_rate > 0) o->group[QZ_PARAMETER_SCALE].rate_factor = how->scale_learning_rate / how->learning_rate;
-}
-
-static const qz_schedule_shape shapes[] = {[QZ_TRAIN_COSINE] = QZ_SCHEDULE_COSINE,
-                                           [QZ_TRAIN_LINEAR] = QZ_SCHEDULE_LINEAR,
-                                           [QZ_TRAIN_CONSTANT] = QZ_SCHEDULE_CONSTANT};
-
 static qz_status check(const qz_train_args *args)
 {
     const qz_model *m = args->model, *teacher = args->teacher;
@@ -86,11 +68,11 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
     *out = (qz_train_rules){0};
     QZ_TRY(check(args));
     set_student(out, args, dry);
-    set_optimizer(out, how);
+    out->optimizer = qz_optimizer_options_of(how);
     out->step = (qz_step_rule){.micro_batch = how->micro_batch,
                                .cross_entropy = how->loss.cross_entropy,
                                .divergence = how->loss.divergence,
                                .temperature = how->loss.temperature};
-    out->schedule = (qz_schedule){shapes[how->schedule], how->learning_rate, how->warmup, how->final_rate, how->steps};
+    out->schedule = qz_schedule_of(how);
     return QZ_OK;
 }
