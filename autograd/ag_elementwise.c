@@ -79,8 +79,7 @@ qz_status qz_ag_multiply(qz_var **y, qz_tape *t, qz_var *a, qz_var *b)
 {
     QZ_TRY(qz_var_like(y, t, a));
     QZ_RUN(t, qz_op_multiply(t->backend, &(*y)->value, &a->value, &b->value));
-    const qz_node_spec spec = {
-        .rule = &qz_rule_multiply, .out = *y, .in = {a, b}, .reads = QZ_READS_0 | QZ_READS_1};
+    const qz_node_spec spec = {.rule = &qz_rule_multiply, .out = *y, .in = {a, b}, .reads = QZ_READS_0 | QZ_READS_1};
     return qz_node_add(t, &spec, NULL);
 }
 

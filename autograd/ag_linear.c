@@ -48,7 +48,8 @@ qz_status qz_ag_linear(qz_var **y, qz_tape *t, qz_var *x, qz_var *w, qz_var *bia
     qz_node_spec spec = {.rule = &qz_rule_linear, .in = {x, w, bias, residual}};
     QZ_TRY(qz_var_2d(y, t, x->value.shape[0], w->value.shape[0]));
     QZ_TRY(start_sum(t, *y, residual));
-    QZ_RUN(t, qz_op_linear(t->backend, &(*y)->value, &x->value, &w->value, bias ? &bias->value : NULL, residual != NULL));
+    QZ_RUN(t,
+           qz_op_linear(t->backend, &(*y)->value, &x->value, &w->value, bias ? &bias->value : NULL, residual != NULL));
     spec.out = *y;
     spec.reads = (qz_wants(w) ? QZ_READS_0 : 0) | (qz_wants(x) ? QZ_READS_1 : 0);
     return qz_node_add(t, &spec, NULL);
@@ -240,7 +241,6 @@ qz_status qz_ag_embedding(qz_var **y, qz_tape *t, qz_var *table, const int32_t *
     QZ_TRY(qz_var_2d(y, t, tokens, table->value.shape[1]));
     QZ_RUN(t, qz_op_embedding(t->backend, &(*y)->value, &table->value, ids));
     if (factor != 1) QZ_RUN(t, qz_op_scale(t->backend, &(*y)->value, &(*y)->value, factor));
-    const qz_node_spec spec = {
-        .rule = &qz_rule_embedding, .out = *y, .in = {table}, .with = &how, .size = sizeof how};
+    const qz_node_spec spec = {.rule = &qz_rule_embedding, .out = *y, .in = {table}, .with = &how, .size = sizeof how};
     return qz_node_add(t, &spec, NULL);
 }

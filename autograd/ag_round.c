@@ -65,8 +65,8 @@ static qz_status fake_quant_vjp(qz_tape *t, qz_node *n)
     const qz_tensor *want_scale, *want_offset;
     QZ_TRY(learned_grad(t, n->in[1], &dscale, &want_scale));
     QZ_TRY(learned_grad(t, n->in[2], &doffset, &want_offset));
-    QZ_RUN(t, qz_op_fake_quant_grad(t->backend, &n->out->grad, want_scale, want_offset, &n->out->grad,
-                                    &n->in[0]->value, grid->q, grid->rule, scale_gradient_factor(grid->q)));
+    QZ_RUN(t, qz_op_fake_quant_grad(t->backend, &n->out->grad, want_scale, want_offset, &n->out->grad, &n->in[0]->value,
+                                    grid->q, grid->rule, scale_gradient_factor(grid->q)));
     return qz_grad_pass(t, n->in[0], n->out);
 }
 
@@ -156,12 +156,8 @@ qz_status qz_ag_round_inputs(qz_var **y, qz_tape *t, qz_var *x, const qz_act_sch
     qz_buffer *mask = NULL;
     qz_node *n;
     QZ_TRY(qz_var_like(y, t, x));
-    const qz_node_spec spec = {.rule = &qz_rule_round_inputs,
-                               .out = *y,
-                               .in = {x},
-                               .reads = QZ_READS_0,
-                               .with = &how,
-                               .size = sizeof how};
+    const qz_node_spec spec = {
+        .rule = &qz_rule_round_inputs, .out = *y, .in = {x}, .reads = QZ_READS_0, .with = &how, .size = sizeof how};
     if (needs_mask(&how) && qz_node_wanted(t, &spec))
         QZ_TRY(qz_pool_get(t->pool, &mask, (size_t)(qz_tensor_count(&x->value) + 7) / 8));
     QZ_TRY(round_inputs(t, *y, x, &how, &mask));

@@ -136,12 +136,12 @@ typedef struct qz_teacher {
 } qz_teacher;
 
 typedef struct qz_head_rule {
-    const int32_t *labels;              /* (T); < 0: the token does not count */
-    float softcap;                      /* of the logits; 0: none */
-    double cross_entropy, divergence;   /* weights in the loss */
-    double temperature;                 /* of the divergence */
-    qz_teacher teacher;                 /* logits NULL: no divergence */
-    bool divergence_everywhere;         /* at all T tokens, not only where a label counts */
+    const int32_t *labels;                    /* (T); < 0: the token does not count */
+    float softcap;                            /* of the logits; 0: none */
+    double cross_entropy, divergence;         /* weights in the loss */
+    double temperature;                       /* of the divergence */
+    qz_teacher teacher;                       /* logits NULL: no divergence */
+    bool divergence_everywhere;               /* at all T tokens, not only where a label counts */
     double cross_entropy_per, divergence_per; /* divisors: targets of the whole step, micro-batches together */
 } qz_head_rule;
 

@@ -2,8 +2,8 @@
  *
  * A loss is the last thing that is computed, and its gradient with respect to the logits is known when the logits are:
  *     d CE / d logits = softmax(logits) - onehot(label),   d KL / d logits = T (softmax(logits / T) - p_teacher)
- * So a tile of tokens is taken through the head, its gradient is written over the logits, and goes back through the head
- * at once. Of the (tokens, V) logits no more than a tile exists, and none is computed twice. */
+ * So a tile of tokens is taken through the head, its gradient is written over the logits, and goes back through the
+ * head at once. Of the (tokens, V) logits no more than a tile exists, and none is computed twice. */
 #include "autograd/tape.h"
 
 /* Bytes of logits at a time, and the least number of tokens, below which the products lose their speed. */

@@ -104,14 +104,14 @@ size_t qz_tape_peak(const qz_tape *t)
 
 /* ---- variables ---- */
 
-static qz_status new_var(qz_var **out, qz_tape *t)
+/* NULL: no memory. */
+static qz_var *new_var(qz_tape *t)
 {
     qz_var *v = qz_arena_calloc(t->arena, sizeof *v);
-    if (!v) return qz_arena_failed(t->arena);
+    if (!v) return NULL;
     v->next = t->vars;
     t->vars = v;
-    *out = v;
-    return QZ_OK;
+    return v;
 }
 
 static size_t bytes_of(const qz_tensor *x)
@@ -129,8 +129,8 @@ static qz_status make_value(qz_tape *t, qz_var *v)
 
 qz_status qz_var_like(qz_var **out, qz_tape *t, const qz_var *like)
 {
-    qz_var *v;
-    QZ_TRY(new_var(&v, t));
+    qz_var *v = new_var(t);
+    if (!v) return qz_arena_failed(t->arena);
     v->value = like->value;
     v->held = true;
     QZ_TRY(make_value(t, v));
@@ -146,8 +146,8 @@ qz_status qz_var_2d(qz_var **out, qz_tape *t, int64_t rows, int64_t cols)
 
 qz_status qz_tape_leaf(qz_var **out, qz_tape *t, const qz_tensor *value, const qz_tensor *grad)
 {
-    qz_var *v;
-    QZ_TRY(new_var(&v, t));
+    qz_var *v = new_var(t);
+    if (!v) return qz_arena_failed(t->arena);
     v->value = *value;
     v->leaf = v->present = true;
     if (grad) {
@@ -160,10 +160,12 @@ qz_status qz_tape_leaf(qz_var **out, qz_tape *t, const qz_tensor *value, const q
 
 qz_status qz_var_borrow(qz_var **out, qz_tape *t, const qz_tensor *value, bool wants)
 {
-    QZ_TRY(new_var(out, t));
-    (*out)->value = *value;
-    (*out)->present = true;
-    (*out)->wants = wants;
+    qz_var *v = new_var(t);
+    if (!v) return qz_arena_failed(t->arena);
+    v->value = *value;
+    v->present = true;
+    v->wants = wants;
+    *out = v;
     return QZ_OK;
 }
 
@@ -195,7 +197,8 @@ qz_status qz_var_take(qz_var **y, qz_tape *t, qz_var *x)
         *y = v;
         return QZ_OK;
     }
-    QZ_TRY(new_var(&v, t));
+    v = new_var(t);
+    if (!v) return qz_arena_failed(t->arena);
     v->value = x->value;
     v->buffer = x->buffer;
     v->held = v->present = true;

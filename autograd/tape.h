@@ -32,8 +32,8 @@ struct qz_var {
     bool leaf, wants;                /* wants: a gradient is asked for */
     bool present;                    /* the value is there */
     bool has_grad;
-    bool held;    /* by the forward pass */
-    int readers;  /* rules that will read the value */
+    bool held;      /* by the forward pass */
+    int readers;    /* rules that will read the value */
     qz_node *maker; /* NULL: leaves, and what was not recorded */
     qz_var *next;
 };

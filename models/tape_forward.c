@@ -183,7 +183,7 @@ qz_status qz_model_tape_forward(const qz_model *m, qz_tape *t, const qz_tape_wei
     pass *p = qz_arena_calloc(arena, sizeof *p); /* recomputation reads it later */
     qz_var *table, *x;
     if (!p) return qz_arena_failed(arena);
-    *p = (pass){m, *weights, batch, {0}};
+    *p = (pass){.m = m, .weights = *weights, .batch = batch};
     QZ_TRY(check_pass(m, batch));
     QZ_TRY(qz_model_rotation(&p->rotation, m, (qz_batch){batch.sequences, batch.length}, batch.first, arena));
     QZ_TRY(plain(p, t, names->embedding, &table));

@@ -88,7 +88,8 @@ qz_packed qz_packed_window(const qz_packed *p, int64_t first, int64_t rows)
 void qz_packed_codes(uint8_t *codes, const qz_packed *p, int64_t row, int64_t col, int64_t count)
 {
     const int bits = qz_packed_bits(p->q.scheme.format), each = 8 / bits;
-    const uint8_t *words = p->words + (p->first + row) * qz_packed_row_bytes(p->q.scheme.format, p->q.cols) + col / each;
+    const uint8_t *words =
+        p->words + (p->first + row) * qz_packed_row_bytes(p->q.scheme.format, p->q.cols) + col / each;
     assert(col % each == 0);
     for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(words[i / each] >> (i % each * bits) & ((1 << bits) - 1));
 }

@@ -10,10 +10,11 @@
 #include "numeric/tensor.h"
 
 typedef struct qz_packed {
-    qz_qtensor q;    /* no codes; with double quantization no scales, only their codes and second scales */
-    uint8_t *words;  /* (N, qz_packed_row_bytes) */
-    qz_tensor plain; /* in place of all this: a matrix of plain numbers of any type, as it is stored; data NULL: codes */
-    int64_t first;   /* a window: q.rows rows from this one on */
+    qz_qtensor q;   /* no codes; with double quantization no scales, only their codes and second scales */
+    uint8_t *words; /* (N, qz_packed_row_bytes) */
+    qz_tensor
+        plain;     /* in place of all this: a matrix of plain numbers of any type, as it is stored; data NULL: codes */
+    int64_t first; /* a window: q.rows rows from this one on */
 } qz_packed;
 
 /* Bits that a code takes: 2, 4 or 8. */

@@ -10,7 +10,7 @@ typedef struct request {
     qz_student *s;
     qz_tape *t;
     const qz_student_linear *l;
-    int index;          /* of the linear */
+    int index;           /* of the linear */
     int64_t first, rows; /* of it that are asked for */
 } request;
 
@@ -102,7 +102,8 @@ static bool merges(const request *r)
     return r->s->adapters.merge_aware && r->l->rounded && r->s->round;
 }
 
-static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual, qz_var **y)
+static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual,
+                             qz_var **y)
 {
     qz_student *s = context;
     request r = {.s = s, .t = t};

@@ -4,9 +4,9 @@
  * A linear is one of
  *     trained      its fp32 values are a parameter
  *     frozen       its values stay as they are stored, or packed in a format of the recipe's
- * each with or without an adapter beside it (LoRA: y = x W^T + s (x A^T) B^T), and with or without rounding. The rounded
- * values of trained linears are made once a step (qz_student_begin_step), whatever the number of micro-batches: these
- * add to the gradient of the rounded weight, which goes back through the rounding once (qz_student_end_step). */
+ * each with or without an adapter beside it (LoRA: y = x W^T + s (x A^T) B^T), and with or without rounding. The
+ * rounded values of trained linears are made once a step (qz_student_begin_step), whatever the number of micro-batches:
+ * these add to the gradient of the rounded weight, which goes back through the rounding once (qz_student_end_step). */
 #ifndef QZ_TRAIN_STUDENT_H
 #define QZ_TRAIN_STUDENT_H
 
@@ -80,9 +80,9 @@ typedef struct qz_student_linear {
     qz_tensor bias, bias_grad;       /* (N); data NULL: none */
     const qz_packed *base;           /* of a frozen one */
     bool rounded;
-    qz_qtensor q;                    /* grid of a rounded one; codes NULL until asked for */
-    qz_parameter *scale, *offset;    /* NULL: not learned */
-    qz_parameter *a, *b;             /* (R, K), (N, R); NULL: no adapter */
+    qz_qtensor q;                 /* grid of a rounded one; codes NULL until asked for */
+    qz_parameter *scale, *offset; /* NULL: not learned */
+    qz_parameter *a, *b;          /* (R, K), (N, R); NULL: no adapter */
 } qz_student_linear;
 
 int qz_student_linears(const qz_student *s);

@@ -39,8 +39,7 @@ static void draw(const qz_student *s, const char *name, const qz_tensor *x, bool
     const double deviation = 0.02 / (adds ? sqrt(2 * (double)layers) : 1);
     qz_rng rng;
     qz_rng_seed(&rng, s->rule.seed, qz_hash64(name, strlen(name)));
-    for (int64_t i = 0; i < count; i++)
-        qz_f32(x)[i] = x->ndim > 1 ? (float)(deviation * qz_rng_normal(&rng)) : 0;
+    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = x->ndim > 1 ? (float)(deviation * qz_rng_normal(&rng)) : 0;
     if (x->ndim > 1) return;
     const float one = 1 - (float)qz_model_config_of(s->m)->norm_offset;
     for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = one;
@@ -214,8 +213,10 @@ static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const qz_scheme *scheme = &l->planned->scheme;
     if (scheme->double_quant)
-        return QZ_FAIL(QZ_UNSUPPORTED, "%s: scales that are quantized themselves are not trained through; set "
-                                       "weights.double_quant false", l->module);
+        return QZ_FAIL(QZ_UNSUPPORTED,
+                       "%s: scales that are quantized themselves are not trained through; set "
+                       "weights.double_quant false",
+                       l->module);
     if (s->adapters.merge_aware && l->a && qz_model_linear(s->m, l->layer, l->linear)->roles > 1 &&
         (scheme->piece_rows != 1 || scheme->flat))
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: merge-aware training of fused linears needs groups or channels", l->module);
@@ -225,7 +226,8 @@ static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
 static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
 {
     const qz_student_rounding *r = &s->rule.rounding;
-    l->rounded = l->planned && l->planned->quantized && (s->rule.train_weights || s->adapters.merge_aware || r->learn_scales);
+    l->rounded =
+        l->planned && l->planned->quantized && (s->rule.train_weights || s->adapters.merge_aware || r->learn_scales);
     if (!l->rounded) return QZ_OK;
     QZ_TRY(refuse_scheme(s, l));
     QZ_TRY(qz_student_grid_alloc(s, &l->q, &l->planned->scheme, l->n, l->k));
@@ -259,8 +261,10 @@ static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
     const qz_student_adapters *how = &s->adapters;
     if (!s->rule.adapters || !how->wanted(how->context, l->module)) return QZ_OK;
     if (how->rank > l->n || how->rank > l->k)
-        return QZ_FAIL(QZ_ARG, "%s: rank %lld is larger than the matrix (%lld, %lld); choose a smaller "
-                               "train.adapter.rank", l->module, (long long)how->rank, (long long)l->n, (long long)l->k);
+        return QZ_FAIL(QZ_ARG,
+                       "%s: rank %lld is larger than the matrix (%lld, %lld); choose a smaller "
+                       "train.adapter.rank",
+                       l->module, (long long)how->rank, (long long)l->n, (long long)l->k);
     const qz_tensor a = qz_tensor_2d(NULL, QZ_F32, how->rank, l->k), b = qz_tensor_2d(NULL, QZ_F32, l->n, how->rank);
     snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", l->module);
     QZ_TRY(add_parameter(s, &l->a, name, QZ_PARAMETER_ADAPTER, &a));
@@ -277,8 +281,8 @@ qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l
     float *data = qz_arena_array(scratch, float, (size_t)qz_tensor_count(&l->b->value));
     qz_tensor b = l->b->value;
     b.data = data;
-    qz_status status = data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, s->adapters.factor)
-                            : qz_arena_failed(scratch);
+    qz_status status =
+        data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, s->adapters.factor) : qz_arena_failed(scratch);
     if (status == QZ_OK) status = qz_op_linear_grad_x(qz_model_backend(s->m), weight, &b, &l->a->value, true);
     qz_arena_free(scratch);
     return status;
@@ -334,8 +338,12 @@ static qz_status add_linear(qz_student *s, int layer, int i, const qz_linear *fr
     const qz_linear_place *p = qz_model_linear(s->m, layer, i);
     const int index = s->linears++;
     qz_student_linear *l = &s->linear[index];
-    *l = (qz_student_linear){.module = qz_model_linear_name(s->m, layer, i), .layer = layer, .linear = i,
-                             .input = p->input, .n = p->n, .k = p->k};
+    *l = (qz_student_linear){.module = qz_model_linear_name(s->m, layer, i),
+                             .layer = layer,
+                             .linear = i,
+                             .input = p->input,
+                             .n = p->n,
+                             .k = p->k};
     if (p->has_bias) l->bias = qz_tensor_1d(NULL, QZ_F32, p->n);
     l->planned = planned(s, l->module);
     QZ_TRY(s->rule.train_weights           ? add_trained(s, l, from)

@@ -21,8 +21,8 @@ struct qz_student {
     int *first; /* [layers] number of a layer's first linear */
     qz_student_linear *linear;
     qz_student_step *step;
-    qz_packed *window; /* [linears * QZ_ROLES] a role's rows of frozen weights */
-    qz_qtensor *grid;  /* [linears * QZ_ROLES] the same of the grids that merge-aware training fits */
+    qz_packed *window;   /* [linears * QZ_ROLES] a role's rows of frozen weights */
+    qz_qtensor *grid;    /* [linears * QZ_ROLES] the same of the grids that merge-aware training fits */
     qz_parameter *plain; /* embeddings, norms, head; in `parameters` when they are trained */
     int plains;
     uint64_t bytes;

@@ -31,7 +31,8 @@ static qz_status shape_only(qz_guide *g, qz_tape *t, int layer, qz_role role, qz
     return qz_tape_leaf(w, t, &shape, NULL);
 }
 
-static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual, qz_var **y)
+static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual,
+                             qz_var **y)
 {
     qz_guide *g = context;
     qz_var *w, *bias = NULL;

@@ -1,5 +1,5 @@
-/* The model whose predictions the student is drawn to (Hinton et al. 2015): its forward pass on the batches of training,
- * without gradients, a layer's weights widened at a time. */
+/* The model whose predictions the student is drawn to (Hinton et al. 2015): its forward pass on the batches of
+ * training, without gradients, a layer's weights widened at a time. */
 #ifndef QZ_TRAIN_TEACHER_H
 #define QZ_TRAIN_TEACHER_H
 

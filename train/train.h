@@ -25,12 +25,12 @@ typedef struct qz_train_args {
     const qz_model *teacher;    /* NULL: none */
     const qz_export_plan *plan; /* what is rounded, as it will be stored; NULL: nothing */
     qz_loader *loader;
-    const qz_windows *evaluation;                          /* NULL: none */
-    const char *folder;                                    /* of states and log; exists */
-    const char *model_hash, *teacher_hash;                 /* NULL: not known */
-    bool resume;                                           /* go on from the newest state, if there is one */
-    bool times;                                            /* the log says what a clock says */
-    int64_t stop_after;                                    /* for tests: leave after so many steps; 0: do not */
+    const qz_windows *evaluation;          /* NULL: none */
+    const char *folder;                    /* of states and log; exists */
+    const char *model_hash, *teacher_hash; /* NULL: not known */
+    bool resume;                           /* go on from the newest state, if there is one */
+    bool times;                            /* the log says what a clock says */
+    int64_t stop_after;                    /* for tests: leave after so many steps; 0: do not */
     qz_progress *progress;
     qz_report *report;
 } qz_train_args;
@@ -56,11 +56,11 @@ typedef struct qz_train_plan {
 QZ_NODISCARD qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops);
 
 typedef struct qz_train_result {
-    int64_t steps, resumed_from;  /* done; the state that the run went on from, 0: none */
-    int64_t tokens;               /* that counted in the loss, in this run */
+    int64_t steps, resumed_from; /* done; the state that the run went on from, 0: none */
+    int64_t tokens;              /* that counted in the loss, in this run */
     double seconds, tokens_per_second;
-    double loss;                  /* of the last step */
-    double first_perplexity;      /* before the first step; NaN: no evaluation */
+    double loss;             /* of the last step */
+    double first_perplexity; /* before the first step; NaN: no evaluation */
     double last_perplexity, best_perplexity;
     int64_t best_step;
     bool stopped_early;

@@ -57,9 +57,10 @@ static qz_status check(const qz_train_args *args)
 {
     const qz_model *m = args->model, *teacher = args->teacher;
     if (!teacher || qz_model_config_of(teacher)->vocabulary == qz_model_config_of(m)->vocabulary) return QZ_OK;
-    return QZ_FAIL(QZ_ARG, "train.loss.teacher: its vocabulary has %lld entries, the model's %lld; a divergence needs the "
-                           "same tokens", (long long)qz_model_config_of(teacher)->vocabulary,
-                   (long long)qz_model_config_of(m)->vocabulary);
+    return QZ_FAIL(QZ_ARG,
+                   "train.loss.teacher: its vocabulary has %lld entries, the model's %lld; a divergence needs the "
+                   "same tokens",
+                   (long long)qz_model_config_of(teacher)->vocabulary, (long long)qz_model_config_of(m)->vocabulary);
 }
 
 qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bool dry)

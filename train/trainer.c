@@ -76,11 +76,10 @@ static qz_status evaluate(qz_trained *t)
         if (t->best) copy_values(t, true);
     }
     t->result.last_perplexity = exp(loss);
-    return qz_telemetry_evaluation(t->telemetry, &(qz_evaluation_figures){.step = t->step,
-                                                                          .loss = loss,
-                                                                          .perplexity = exp(loss),
-                                                                          .best = best,
-                                                                          .seconds = qz_seconds() - began});
+    return qz_telemetry_evaluation(
+        t->telemetry,
+        &(qz_evaluation_figures){
+            .step = t->step, .loss = loss, .perplexity = exp(loss), .best = best, .seconds = qz_seconds() - began});
 }
 
 /* ---- steps ---- */
@@ -238,8 +237,15 @@ static qz_status make_state(qz_trained *t)
     memcpy(i, integers, sizeof integers);
     memcpy(d, doubles, sizeof doubles);
     memcpy(x, texts, sizeof texts);
-    t->state = (qz_state){.recipe = t->args.recipe->text, .text = x, .tensor = all, .integer = i, .number = d,
-                          .texts = TEXTS, .tensors = count, .integers = INTEGERS, .numbers = DOUBLES};
+    t->state = (qz_state){.recipe = t->args.recipe->text,
+                          .text = x,
+                          .tensor = all,
+                          .integer = i,
+                          .number = d,
+                          .texts = TEXTS,
+                          .tensors = count,
+                          .integers = INTEGERS,
+                          .numbers = DOUBLES};
     return QZ_OK;
 }
 
