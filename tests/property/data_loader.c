@@ -284,3 +284,119 @@ Test(data_loader, ids_of_hdf5_come_in_blocks)
     check_ok(qz_h5_close(file));
     check_same_as_windows(test_path("b.h5"), NULL, 1, 100, true);
 }
+
+/* ---- text that is larger than memory ---- */
+
+/* Tokenizers that write the text anew on the way, each in a way of its own. */
+static const struct {
+    const char *name, *rest;
+} pipelines[] = {
+    {"prepend and replace",
+     ", \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"_\"}, "
+     "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"_\"}]}, \"pre_tokenizer\": {\"type\": "
+     "\"Split\", \"pattern\": {\"String\": \"_\"}, \"behavior\": \"Isolated\", \"invert\": false}"},
+    {"metaspace",
+     ", \"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": "
+     "\"_\", \"prepend_scheme\": \"first\", \"split\": true}"},
+    {"space in front", ", \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\", "
+                       "\"add_prefix_space\": true, \"use_regex\": true}]}"},
+};
+enum { PIPELINES = sizeof pipelines / sizeof pipelines[0] };
+
+static qz_tokenizer *open_pipeline(int i)
+{
+    char vocab[2048] =
+        "\"_\": 26, \" \": 27, \"\\n\": 28, \"\xc4\xa0\": 29, \"\xc4\x8a\": 30, \"ab\": 31, \"e\xcc\x81\": 32, "
+        "\"\xc3\xa9\": 33, \"\xc3\x83\": 34, \"\xc2\xa9\": 35, \"\xcc\x81\": 36";
+    for (int c = 0; c < 26; c++) sprintf(vocab + strlen(vocab), ", \"%c\": %d", 'a' + c, c);
+    return small_open(small_json(vocab, "\"a b\"", "", pipelines[i].rest));
+}
+
+static char *random_text(size_t size, uint64_t seed)
+{
+    static const char *const pieces[] = {"ab",    "cde",   " ",         "  ",       "\n",
+                                         "fghab", " a b ", "e\xcc\x81", "\xc3\xa9", "\r\n"};
+    qz_rng r;
+    size_t n = 0;
+    char *text = malloc(size + 16);
+    cr_assert_not_null(text);
+    qz_rng_seed(&r, seed, 0);
+    while (n < size) {
+        const char *piece = pieces[qz_rng_below(&r, sizeof pieces / sizeof *pieces)];
+        strcpy(text + n, piece);
+        n += strlen(piece);
+    }
+    return text;
+}
+
+Test(data_loader, long_text_on_disk_gives_the_same_ids)
+{
+    char *text = random_text(2 << 20, 1);
+    test_write_file(test_path("long.txt"), text, strlen(text));
+    for (int i = 0; i < PIPELINES; i++) {
+        qz_tokenizer *t = open_pipeline(i);
+        qz_loader_rule rule = {.path = test_path("long.txt"), .length = 1000, .bos = -1, .eos = -1};
+        qz_windows_rule plain = {.path = rule.path, .bos = -1};
+        static int32_t ids[1000], labels[1000], first[1000];
+        qz_arena *arena;
+        qz_ids want;
+        qz_loader *s;
+        rule.folder = test_folder();
+        check_ok(qz_arena_new(&arena, "test"));
+        check_ok(qz_documents_read(&want, &plain, t, SIZE_MAX, arena)); /* all in memory */
+        cr_assert_gt(want.count, 1 << 19, "%s", pipelines[i].name);
+        check_ok(qz_loader_open(&s, &rule, t));
+        cr_assert_eq(qz_loader_tokens(s), (int64_t)want.count, "%s", pipelines[i].name);
+        for (int64_t w = 0; w < qz_loader_windows(s); w++) {
+            take(s, ids, labels, first, 1);
+            cr_assert(memcmp(ids, want.id + w * 1000, sizeof ids) == 0, "%s: window %d", pipelines[i].name, (int)w);
+        }
+        qz_loader_close(s);
+        qz_arena_free(arena);
+        qz_tokenizer_close(t);
+    }
+    free(text);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they take memory of their own */
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* What the process may allocate from now on. Maps of files that are shared do not count. */
+static void allow_more(size_t bytes)
+{
+    size_t size, resident, shared, text, library, data;
+    FILE *f = fopen("/proc/self/statm", "r");
+    cr_assert_not_null(f);
+    cr_assert_eq(fscanf(f, "%zu %zu %zu %zu %zu %zu", &size, &resident, &shared, &text, &library, &data), 6);
+    fclose(f);
+    struct rlimit limit = {data * (size_t)sysconf(_SC_PAGESIZE) + bytes, RLIM_INFINITY};
+    cr_assert(setrlimit(RLIMIT_DATA, &limit) == 0);
+}
+
+/* 10 MiB for a text of 16 and its ids, which take 2 bytes each; a buffer of 12 MiB is refused. */
+Test(data_loader, a_text_may_be_larger_than_memory)
+{
+    enum { TEXT = 16 << 20, LIMIT = 10 << 20 };
+    char *text = random_text(TEXT, 2);
+    test_write_file(test_path("larger.txt"), text, strlen(text));
+    free(text);
+    allow_more(LIMIT);
+    cr_assert_null(qz_malloc(12 << 20));
+    for (int i = 0; i < PIPELINES; i++) {
+        qz_tokenizer *t = open_pipeline(i);
+        qz_loader_rule rule = {.path = test_path("larger.txt"), .length = 100, .bos = -1, .eos = -1, .shuffle = true};
+        int32_t ids[100], labels[100], first[100];
+        qz_loader *s;
+        rule.vocabulary = 40;
+        rule.folder = test_folder();
+        check_ok(qz_loader_open(&s, &rule, t));
+        cr_assert_gt(qz_loader_tokens(s), 5 << 20, "%s", pipelines[i].name);
+        take(s, ids, labels, first, 1);
+        qz_loader_close(s);
+        qz_tokenizer_close(t);
+    }
+}
+
+#endif
