@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "quant/gptq.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "testing/quant_case.h"
 #include "testing/tolerances.h"
 
