@@ -175,8 +175,7 @@ Test(training, divergence)
     take_batch(&f, f.expected, 0);
     add_teacher(&f);
     start(&f, &(qz_student_rule){.train_weights = true},
-          &(qz_step_rule){
-              .micro_batch = SEQUENCES, .divergence = 1, .temperature = 2, .divergence_everywhere = true});
+          &(qz_step_rule){.micro_batch = SEQUENCES, .divergence = 1, .temperature = 2, .divergence_everywhere = true});
     run(&f, 0);
     same_loss(&f, f.loss.loss, TOL_TRAIN_LOSS);
     same_gradients(&f, TOL_TRAIN_GRADIENT);
@@ -215,8 +214,7 @@ static void rounded(const char *file, qz_ste rule)
     const qz_export_plan plan = plan_of(&f);
     open_expected(&f, file);
     take_batch(&f, f.expected, 0);
-    start(&f,
-          &(qz_student_rule){.train_weights = true, .plan = &plan, .rounding = {.fit = true, .rule = rule}},
+    start(&f, &(qz_student_rule){.train_weights = true, .plan = &plan, .rounding = {.fit = true, .rule = rule}},
           &cross_entropy);
     run(&f, 0);
     same_loss(&f, f.loss.loss, TOL_TRAIN_LOSS);
@@ -242,8 +240,7 @@ static bool every(void *context, const char *module)
 }
 
 static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32};
-static const qz_scheme nf4_double = {
-    .format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32, .double_quant = true};
+static const qz_scheme nf4_double = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32, .double_quant = true};
 
 static void load_adapter(const fixture *f)
 {
