@@ -42,7 +42,7 @@ typedef struct map {
     int32_t zero; /* the code of 0 */
 } map;
 
-static void fill_map(map *out, float (*decode)(int code))
+static void fill_values(map *out, float (*decode)(int code))
 {
     for (int i = 0; i < CODES; i++) out->value[i] = decode(i);
     for (out->zero = 0; out->value[out->zero] != 0;) out->zero++;
@@ -51,8 +51,12 @@ static void fill_map(map *out, float (*decode)(int code))
         out->above[r] = code + 1 < CODES ? (int32_t)qz_bits_from_float((out->value[code] + out->value[code + 1]) / 2.0f)
                                          : INT32_MAX;
     }
+}
+
+static void fill_keys(map *out)
+{
     for (int key = 0, r = 0; key < KEYS; key++) {
-        while (out->above[r] < (LEAST_KEY + key) << SHIFT) r++;
+        while (key > 0 && out->above[r] < (LEAST_KEY + key) << SHIFT) r++;
         out->start[key] = (uint8_t)r;
         /* what a key leaves open is decided by so many comparisons */
         assert(key == KEYS - 1 || out->above[r + STEPS] >= (LEAST_KEY + key + 1) << SHIFT);
@@ -146,8 +150,11 @@ qz_status qz_cpu_adamw_8bit(const qz_tensor *p, const qz_tensor *m, const qz_ten
     const qz_adamw_step step = qz_adamw_step_of(how);
     const int64_t count = m->shape[0], each = QZ_PIECE / BLOCK, blocks = qz_ceil_div(count, BLOCK);
     map of_m, of_v;
-    fill_map(&of_m, signed_value);
-    fill_map(&of_v, unsigned_value);
+    fill_values(&of_m, signed_value);
+    fill_values(&of_v, unsigned_value);
+    of_v.above[0] = 0; /* what is above 0 stays so: qz_adamw_second_code */
+    fill_keys(&of_m);
+    fill_keys(&of_v);
     QZ_PARALLEL_FOR for (int64_t first = 0; first < blocks; first += each)
     {
         for (int64_t b = first; b < qz_min(first + each, blocks); b++) {
