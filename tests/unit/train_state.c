@@ -48,7 +48,7 @@ static void list(run *r)
     r->number[1] = (qz_state_number){"loss", &r->loss};
     r->text[0] = (qz_state_text){"model_hash", "aa", "model"};
     r->text[1] = (qz_state_text){"data_hash", "bb", "training data"};
-    r->text[2] = (qz_state_text){"program", "qat 1", NULL};
+    r->text[2] = (qz_state_text){"version", "qat 1", NULL};
     r->state = (qz_state){recipe, r->text, r->tensor, r->integer, r->number, TEXTS, TENSORS, INTEGERS, NUMBERS};
 }
 
