@@ -18,6 +18,7 @@
 
 #include "base/plugin.h"
 #include "base/status.h"
+#include "kernels/triangle.h"
 #include "numeric/tensor.h"
 
 /* Bins of the operation histogram: sign, exponent and 5 bits of mantissa of an F32. */

@@ -30,7 +30,7 @@ typedef struct qz_gptq_factor {
 /* The order; `group` counts for QZ_GPTQ_GAR alone. */
 QZ_NODISCARD qz_status qz_gptq_visit(int32_t *visit, const qz_stats *stats, qz_gptq_order order, int64_t group,
                                      qz_arena *scratch);
-/* Bytes that one takes: the FP64 matrix, in which the FP32 factor is kept. */
+/* Bytes that one takes: the lower triangle in FP64, in whose memory the FP32 factor is kept. */
 uint64_t qz_gptq_factor_bytes(int64_t k);
 /* From `shared` if it is there, else made in the shared arena or `arena`. *out is NULL when every rung failed. */
 QZ_NODISCARD qz_status qz_gptq_factor_get(const qz_gptq_factor **out, const qz_solve_args *args, qz_gptq_order order,
