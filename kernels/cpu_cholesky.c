@@ -10,7 +10,7 @@
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 
-enum { PANEL = 256, LEAST = 256, WANTED = 6 };
+enum { PANEL = 384, FINEST = 4, WANTED = 4 };
 
 typedef struct matrix {
     qz_triangle a;
@@ -22,9 +22,9 @@ typedef struct rows {
     int64_t first, count;
 } rows;
 
-/* How what lies right of the panel is cut: `each` pieces a band, the first with any rows is `begin`. */
+/* How what lies right of the panel is cut: `each` pieces a band, from the first one that has rows there. */
 typedef struct cut {
-    int64_t side, each, begin, end;
+    int64_t each, side, begin, end;
 } cut;
 
 static qz_tile64 tile_at(const matrix *m, int64_t row, int64_t col)
@@ -32,12 +32,12 @@ static qz_tile64 tile_at(const matrix *m, int64_t row, int64_t col)
     return (qz_tile64){qz_triangle_row(m->a, row) + col, qz_triangle_stride(m->a, row)};
 }
 
-static cut cut_into(const matrix *m, int64_t side)
+static cut cut_into(const matrix *m, int64_t each)
 {
     const int64_t band = m->a.band, from = m->first + m->width;
-    cut c = {.side = side, .each = qz_ceil_div(band, side)};
-    c.begin = from / band * c.each + from % band / side;
-    c.end = qz_ceil_div(m->a.size, band) * c.each;
+    cut c = {.each = each, .side = qz_ceil_div(band, each)};
+    c.begin = from / band * each + from % band / c.side;
+    c.end = qz_ceil_div(m->a.size, band) * each;
     return c;
 }
 
@@ -66,7 +66,7 @@ static int64_t factor_diagonal(const matrix *m)
 
 static void solve_below(const matrix *m)
 {
-    const cut c = cut_into(m, qz_min(LEAST, m->a.band));
+    const cut c = cut_into(m, FINEST);
     QZ_PARALLEL_FOR for (int64_t i = c.begin; i < c.end; i++)
     {
         const rows r = rows_of(m, &c, i);
@@ -91,8 +91,10 @@ static void update_tile(const matrix *m, const cut *c, int64_t i)
 
 static void update(const matrix *m)
 {
-    const int64_t left = m->a.size - m->first - m->width, side = qz_tile_side(left, m->a.band, LEAST, WANTED);
-    const cut c = cut_into(m, side);
+    const int64_t left = m->a.size - m->first - m->width;
+    int64_t each = 1;
+    while (each < FINEST && left * each < WANTED * m->a.band) each *= 2;
+    const cut c = cut_into(m, each);
     const int64_t pieces = c.end - c.begin;
     QZ_PARALLEL_FOR for (int64_t i = 0; i < pieces * (pieces + 1) / 2; i++)
     {

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-enum { QZ_TRIANGLE_BAND = 1024 };
+enum { QZ_TRIANGLE_BAND = 768 };
 
 typedef struct qz_triangle {
     double *data;
