@@ -3,7 +3,7 @@
 
 #include "base/parallel.h"
 
-enum { ROWS = 256, TILE = 1024 };
+enum { ROWS = 256, TILE = 256 };
 
 /* Row by row first, so that threads do not matter. */
 static double sum_of_squares(const float *x, int64_t rows, int64_t cols)

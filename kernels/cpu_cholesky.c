@@ -2,8 +2,8 @@
  * factored, the rows below are solved with it, and their products leave the triangle to the right.
  *
  * That triangle is cut into tiles no wider than a band, so that each has one stride, and large while much is left:
- * a product reads its operands once more for each tile. Tiles are worked on in parallel, each by one call on one thread,
- * and are cut by the size alone, so the factor does not depend on the number of threads. */
+ * a product reads its operands once more for each tile. Tiles are worked on in parallel, each by one call on one
+ * thread, and are cut by the size alone, so the factor does not depend on the number of threads. */
 #include <math.h>
 
 #include "base/parallel.h"

@@ -86,6 +86,8 @@ static inline qz_tensor qz_gptq_view(float *data, int64_t rows, int64_t cols, in
     return t;
 }
 
+/* Bytes that one takes at most. */
+uint64_t qz_gptq_strip_bytes(int64_t rows, int64_t panel, int64_t groups, int64_t k);
 QZ_NODISCARD qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *plan, qz_arena *arena);
 /* Codes (and refreshed scales) of the rows [first, first + rows) of the plan's matrix. */
 QZ_NODISCARD qz_status qz_gptq_strip_solve(qz_gptq_strip *s, int64_t first, int64_t rows);

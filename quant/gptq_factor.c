@@ -73,8 +73,8 @@ static void narrow(qz_triangle h)
     }
 }
 
-/* Then as a whole matrix, zeros above the diagonal: no row of the triangle begins behind where it goes, so the last goes
- * first. */
+/* Then as a whole matrix, zeros above the diagonal: no row of the triangle begins behind where it goes, so the last
+ * goes first. */
 static void spread(qz_triangle h)
 {
     float *l = (float *)h.data;
