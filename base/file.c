@@ -76,40 +76,6 @@ qz_status qz_map_open(qz_map *out, const char *path)
     return QZ_OK;
 }
 
-static qz_status refuse_spill(const char *folder, size_t size, int error)
-{
-    return QZ_FAIL(QZ_IO, "%s: cannot hold %zu bytes while the program runs: %s", folder, size, strerror(error));
-}
-
-/* errno, or 0. */
-static int write_and_map(qz_map *out, int fd, const char *data, size_t size)
-{
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(fd, data + done, size - done);
-        if (n < 0 && errno != EINTR) return errno;
-        if (n > 0) done += (size_t)n;
-    }
-    void *p = size ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
-    if (p == MAP_FAILED) return errno;
-    *out = size ? (qz_map){p, size} : (qz_map){(const uint8_t *)"", 0};
-    return 0;
-}
-
-qz_status qz_map_spill(qz_map *out, const void *data, size_t size, const char *folder)
-{
-    static const char name[] = "/.spill-XXXXXX";
-    char *path = qz_malloc(strlen(folder) + sizeof name);
-    if (!path) return QZ_FAIL(QZ_MEMORY, "out of memory: a file in %s", folder);
-    memcpy(path, folder, strlen(folder));
-    memcpy(path + strlen(folder), name, sizeof name);
-    const int fd = mkstemp(path);
-    int error = fd < 0 ? errno : unlink(path) != 0 ? errno : 0;
-    if (error == 0) error = write_and_map(out, fd, data, size);
-    if (fd >= 0) close(fd);
-    qz_free(path);
-    return error ? refuse_spill(folder, size, error) : QZ_OK;
-}
-
 void qz_map_close(qz_map *map)
 {
     if (map->size) munmap((void *)(uintptr_t)map->data, map->size);

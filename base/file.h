@@ -24,6 +24,12 @@ void qz_map_close(qz_map *map);
 /* [data, data+size) moved to a file without a name in `folder`, mapped read-only: memory that the system may write out
  * when it needs room. It is gone with the map, however the program ends. */
 QZ_NODISCARD qz_status qz_map_spill(qz_map *out, const void *data, size_t size, const char *folder);
+/* The same for what comes in pieces: a file without a name that grows at its end. Its map stays when it is closed. */
+typedef struct qz_spill qz_spill;
+QZ_NODISCARD qz_status qz_spill_open(qz_spill **out, const char *folder);
+QZ_NODISCARD qz_status qz_spill_add(qz_spill *spill, const void *data, size_t size);
+QZ_NODISCARD qz_status qz_spill_map(qz_map *out, qz_spill *spill); /* of all that was added so far */
+void qz_spill_close(qz_spill *spill);                              /* NULL allowed */
 /* Tells the system that the pages of [data, data+size) will be read soon, or are not needed for now. Hints only. */
 void qz_map_will_need(const void *data, size_t size);
 void qz_map_done(const void *data, size_t size);

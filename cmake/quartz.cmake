@@ -24,7 +24,7 @@ function(quartz_ctest kind name)
 endfunction()
 
 # Every tests/<kind>/<folder>_<what>.c becomes the program test_<kind>_<folder>_<what>, linked with <folder> and what
-# lies below it. Tests of `programs` may also run the finished qcal: QCAL_PATH is its file.
+# lies below it. Tests of `programs` may also run the finished programs: QCAL_PATH and QAT_PATH are their files.
 function(quartz_tests kind)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${kind}/*.c)
   foreach(source ${sources})
@@ -38,8 +38,8 @@ function(quartz_tests kind)
     endif()
     target_compile_options(${test} PRIVATE ${QZ_TEST_OPTIONS})
     if(folder STREQUAL "programs")
-      target_compile_definitions(${test} PRIVATE QCAL_PATH="$<TARGET_FILE:qcal>")
-      add_dependencies(${test} qcal)
+      target_compile_definitions(${test} PRIVATE QCAL_PATH="$<TARGET_FILE:qcal>" QAT_PATH="$<TARGET_FILE:qat>")
+      add_dependencies(${test} qcal qat)
     endif()
     quartz_ctest(${kind} ${name} ${test})
   endforeach()

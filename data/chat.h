@@ -43,8 +43,18 @@ QZ_NODISCARD qz_status qz_chat_open(qz_chat *out, const char *folder, qz_arena *
 QZ_NODISCARD qz_status qz_chat_parse(qz_chat *out, const char *text, const char *bos, const char *eos, qz_arena *arena);
 /* The template with its white space outside of literals left out and literals in one notation (chat_normal.c). */
 QZ_NODISCARD qz_status qz_chat_normalize(qz_text *out, const char *text);
-/* `conversation`: [{"role", "content"}], or [{"from", "value"}] as ShareGPT has it. Appends to `out`. */
+/* A part [start, end) of a text. */
+typedef struct qz_span {
+    size_t start, end;
+} qz_span;
+typedef struct qz_spans {
+    qz_span *at;
+    size_t count;
+} qz_spans;
+
+/* `conversation`: [{"role", "content"}], or [{"from", "value"}] as ShareGPT has it. Appends to `out`. `answers` (NULL:
+ * not wanted) are the parts of `out` that the assistant says: the content and the mark that ends the turn. */
 QZ_NODISCARD qz_status qz_chat_render(qz_text *out, const qz_chat *chat, const qz_json_node *conversation,
-                                      qz_arena *arena);
+                                      qz_spans *answers, qz_arena *arena);
 
 #endif

@@ -14,6 +14,7 @@ typedef struct turn {
 typedef struct conversation {
     turn *turn;
     size_t count;
+    qz_spans answers; /* (count) has room for all turns */
 } conversation;
 
 static const char *const role_names[] = {"system", "user", "assistant"};
@@ -63,7 +64,8 @@ static qz_status read_turns(conversation *out, const qz_json_node *list, qz_aren
     if (!qz_json_is(list, QZ_JSON_ARRAY) || out->count == 0)
         return QZ_FAIL(QZ_FORMAT, "found %s, expected an array of messages", qz_json_type_name(qz_json_type_of(list)));
     out->turn = qz_arena_array(arena, turn, out->count);
-    if (!out->turn) return qz_arena_failed(arena);
+    out->answers = (qz_spans){qz_arena_array(arena, qz_span, out->count), 0};
+    if (!out->turn || !out->answers.at) return qz_arena_failed(arena);
     size_t i = 0;
     for (const qz_json_node *c = qz_json_first(list); c; c = qz_json_next(c), i++)
         QZ_TRY(read_turn(&out->turn[i], i, c));
@@ -112,6 +114,12 @@ static turn trimmed_newlines(turn t, bool left, bool right)
 static qz_status put_turn(qz_text *out, turn t)
 {
     return qz_text_add(out, t.text, t.size);
+}
+
+/* Behind the mark that ends a turn: where it is the assistant's, what was put from `start` on is an answer. */
+static void note_turn(conversation *c, speaker role, size_t start, size_t end)
+{
+    if (role == ASSISTANT) c->answers.at[c->answers.count++] = (qz_span){start, end};
 }
 
 /* ---- ChatML ---- */
@@ -168,7 +176,7 @@ static size_t last_query(const conversation *c)
     return c->count - 1;
 }
 
-static qz_status put_chatml(qz_text *out, const qz_chat *chat, const conversation *c)
+static qz_status put_chatml(qz_text *out, const qz_chat *chat, conversation *c)
 {
     size_t query = last_query(c);
     if (chat->default_system && c->turn[0].role != SYSTEM) {
@@ -181,11 +189,13 @@ static qz_status put_chatml(qz_text *out, const qz_chat *chat, const conversatio
         QZ_TRY(put(out, "<|im_start|>"));
         QZ_TRY(put(out, role_names[t.role]));
         QZ_TRY(put(out, "\n"));
+        size_t start = out->size;
         if (chat->thinks && t.role == ASSISTANT)
             QZ_TRY(put_thinking(out, t, i > query, i + 1 == c->count));
         else
             QZ_TRY(put_turn(out, t));
         QZ_TRY(put(out, "<|im_end|>\n"));
+        note_turn(c, t.role, start, out->size - 1);
     }
     return QZ_OK;
 }
@@ -199,7 +209,7 @@ static qz_status put_header(qz_text *out, speaker role)
     return put(out, "<|end_header_id|>\n\n");
 }
 
-static qz_status put_llama3(qz_text *out, const qz_chat *chat, const conversation *c)
+static qz_status put_llama3(qz_text *out, const qz_chat *chat, conversation *c)
 {
     size_t first = 0;
     if (chat->preamble) {
@@ -210,8 +220,10 @@ static qz_status put_llama3(qz_text *out, const qz_chat *chat, const conversatio
     }
     for (size_t i = first; i < c->count; i++) {
         QZ_TRY(put_header(out, c->turn[i].role));
+        size_t start = out->size;
         QZ_TRY(put_turn(out, trimmed(c->turn[i])));
         QZ_TRY(put(out, "<|eot_id|>"));
+        note_turn(c, c->turn[i].role, start, out->size);
     }
     return QZ_OK;
 }
@@ -242,41 +254,53 @@ static qz_status put_system(qz_text *out, const qz_chat *chat, const conversatio
     return put(out, "\n\n");
 }
 
-static qz_status put_mistral(qz_text *out, const qz_chat *chat, const conversation *c, size_t first)
+static qz_status put_mistral(qz_text *out, const qz_chat *chat, conversation *c, size_t first)
 {
     for (size_t i = first; i < c->count; i++) {
         turn t = c->turn[i];
         const qz_chat_wrap *wrap = t.role == USER ? &chat->user : &chat->answer;
         QZ_TRY(put(out, wrap->before));
+        size_t start = out->size;
         if (t.role == USER) QZ_TRY(put_system(out, chat, c, first, i));
         QZ_TRY(put_turn(out, wrap->trim ? trimmed(t) : t));
         QZ_TRY(put(out, wrap->after));
+        note_turn(c, t.role, start, out->size);
     }
     return QZ_OK;
 }
 
-static qz_status put_gemma(qz_text *out, const qz_chat *chat, const conversation *c, size_t first)
+static qz_status put_gemma(qz_text *out, const qz_chat *chat, conversation *c, size_t first)
 {
     for (size_t i = first; i < c->count; i++) {
         turn t = c->turn[i];
         QZ_TRY(put(out, "<start_of_turn>"));
         QZ_TRY(put(out, t.role == ASSISTANT ? "model" : "user"));
         QZ_TRY(put(out, "\n"));
+        size_t start = out->size;
         if (t.role == USER) QZ_TRY(put_system(out, chat, c, first, i));
         QZ_TRY(put_turn(out, trimmed(t)));
         QZ_TRY(put(out, "<end_of_turn>\n"));
+        note_turn(c, t.role, start, out->size - 1);
     }
     return QZ_OK;
 }
 
-qz_status qz_chat_render(qz_text *out, const qz_chat *chat, const qz_json_node *list, qz_arena *arena)
+static qz_status put_conversation(qz_text *out, const qz_chat *chat, conversation *c)
 {
-    conversation c;
-    QZ_TRY(read_turns(&c, list, arena));
     QZ_TRY(put(out, chat->bos));
-    if (chat->form == QZ_CHAT_CHATML) return put_chatml(out, chat, &c);
-    if (chat->form == QZ_CHAT_LLAMA3) return put_llama3(out, chat, &c);
-    size_t first = c.turn[0].role == SYSTEM;
-    QZ_TRY(check_alternation(chat, &c, first));
-    return chat->form == QZ_CHAT_MISTRAL ? put_mistral(out, chat, &c, first) : put_gemma(out, chat, &c, first);
+    if (chat->form == QZ_CHAT_CHATML) return put_chatml(out, chat, c);
+    if (chat->form == QZ_CHAT_LLAMA3) return put_llama3(out, chat, c);
+    size_t first = c->turn[0].role == SYSTEM;
+    QZ_TRY(check_alternation(chat, c, first));
+    return chat->form == QZ_CHAT_MISTRAL ? put_mistral(out, chat, c, first) : put_gemma(out, chat, c, first);
+}
+
+qz_status qz_chat_render(qz_text *out, const qz_chat *chat, const qz_json_node *list, qz_spans *answers,
+                         qz_arena *arena)
+{
+    conversation c = {0};
+    QZ_TRY(read_turns(&c, list, arena));
+    QZ_TRY(put_conversation(out, chat, &c));
+    if (answers) *answers = c.answers;
+    return QZ_OK;
 }

@@ -78,4 +78,60 @@ typedef struct qz_windows {
 QZ_NODISCARD qz_status qz_windows_load(qz_windows *out, const qz_windows_rule *rule, const qz_tokenizer *tokenizer,
                                        qz_arena *arena);
 
+/* ---- windows for training (loader.c): of a text that may be larger than memory, in a new order every epoch ---- */
+
+/* How documents become windows; docs/training-data.md has the rules with examples. */
+typedef enum qz_loader_pack {
+    QZ_LOADER_AUTO,      /* .jsonl: documents; else stream */
+    QZ_LOADER_STREAM,    /* one long text, as the calibration rule cuts it: BOS and length - 1 ids */
+    QZ_LOADER_DOCUMENTS, /* BOS, text, EOS one after the other; a window has pieces of several and none sees another */
+} qz_loader_pack;
+
+typedef struct qz_loader_rule {
+    const char *path;  /* .txt, .jsonl, .h5 or .hdf5; by suffix */
+    const char *field; /* of .jsonl; NULL: "text" */
+    const char *model; /* folder whose chat template renders conversations; NULL: none */
+    int64_t length;    /* ids of a window */
+    int32_t bos, eos;  /* -1: none */
+    bool shuffle;
+    qz_loader_pack pack;
+    uint64_t seed;
+    int64_t vocabulary; /* of the model: an id at or above it is an error; 0: not checked */
+    int64_t batch;      /* sequences of a step: an epoch of fewer windows is an error; 0: one window is enough */
+    const char *folder; /* where the tokens are kept while the loader is open, in files without a name */
+} qz_loader_rule;
+
+typedef struct qz_loader qz_loader;
+
+/* With the rule it says all about what comes next. */
+typedef struct qz_loader_position {
+    int64_t epoch, index; /* windows taken of this epoch, less than qz_loader_windows */
+} qz_loader_position;
+
+enum { QZ_LABEL_NONE = -100 };
+
+/* Arrays of the caller. */
+typedef struct qz_loader_batch {
+    int32_t *ids;    /* (sequences, length) */
+    int32_t *labels; /* (sequences, length) of t the id after it; QZ_LABEL_NONE: does not count */
+    int32_t *first;  /* (sequences, length) index in the window where the document of t begins; 0 for STREAM */
+    int64_t sequences, length;
+    int64_t targets; /* labels that count; may be 0 where a batch is all prompt */
+} qz_loader_batch;
+
+/* Reads the whole file once. `tokenizer` may be NULL for HDF5. */
+QZ_NODISCARD qz_status qz_loader_open(qz_loader **out, const qz_loader_rule *rule, const qz_tokenizer *tokenizer);
+void qz_loader_close(qz_loader *s); /* NULL allowed */
+/* The next `sequences` windows into the arrays of `batch`, whose sizes are set. A batch may end one epoch and begin the
+ * next: every window comes once an epoch. More sequences than an epoch has windows are an error. */
+QZ_NODISCARD qz_status qz_loader_next(qz_loader *s, qz_loader_batch *batch, int64_t sequences);
+qz_loader_position qz_loader_position_of(const qz_loader *s);
+/* Costs the same wherever it goes. */
+QZ_NODISCARD qz_status qz_loader_seek(qz_loader *s, qz_loader_position to);
+/* Of the ids and of what counts: another text, tokenizer or chat template gives another one. */
+const char *qz_loader_hash(const qz_loader *s);
+int64_t qz_loader_windows(const qz_loader *s); /* of an epoch */
+int64_t qz_loader_tokens(const qz_loader *s);  /* of the data, BOS and EOS of documents included */
+bool qz_loader_packs(const qz_loader *s);      /* windows hold documents, and attention needs `first` */
+
 #endif

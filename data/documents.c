@@ -1,17 +1,16 @@
-/* A file -> the ids of its documents, one after the other.
+/* A file -> the ids of its documents, one after the other, handed on as they come.
  *
  * A .txt file is one document; line ends are read as "\n" whatever they are, as Python's text files do, because the
- * peers that samples must equal read text that way. Each line of a .jsonl file is one document: text, or a conversation
- * that is rendered by the model's chat template (chat.h). An HDF5 file holds ids in its dataset "ids". */
+ * peers that samples must equal read text that way. A .jsonl file has a document a line (documents_lines.c). An HDF5
+ * file holds the ids of one in its dataset "ids". */
 #include <string.h>
 
-#include "base/file.h"
 #include "base/h5.h"
-#include "base/json.h"
 #include "base/utf8.h"
-#include "data/chat.h"
 #include "data/data_impl.h"
 #include "data/tokenizer_impl.h"
+
+enum { BLOCK = 1 << 16 }; /* ids that are read from an HDF5 file together */
 
 static qz_status need_tokenizer(const char *path, const qz_tokenizer *tokenizer)
 {
@@ -28,187 +27,132 @@ static qz_status check_utf8(const char *path, const char *text, size_t size)
                    (unsigned)(uint8_t)text[good], good);
 }
 
+/* ---- .txt ---- */
+
 /* "\r\n" and "\r" become "\n". */
-static qz_status universal_newlines(const char **text, size_t *size, qz_arena *arena)
+static qz_status newlines_to(qz_spill *out, const char *text, size_t size)
 {
-    if (!memchr(*text, '\r', *size)) return QZ_OK;
-    char *copy = qz_arena_alloc(arena, *size);
-    if (!copy) return qz_arena_failed(arena);
-    size_t n = 0;
-    for (size_t i = 0; i < *size; i++) {
-        char c = (*text)[i];
-        if (c == '\n' && i > 0 && (*text)[i - 1] == '\r') continue;
-        copy[n++] = c == '\r' ? '\n' : c;
+    for (const char *end = text + size; text < end;) {
+        const char *mark = memchr(text, '\r', (size_t)(end - text));
+        QZ_TRY(qz_spill_add(out, text, (size_t)((mark ? mark : end) - text)));
+        if (!mark) break;
+        QZ_TRY(qz_spill_add(out, "\n", 1));
+        text = mark + 1;
+        if (text < end && *text == '\n') text++;
     }
-    *text = copy;
-    *size = n;
     return QZ_OK;
 }
 
-static qz_status read_text(qz_ids *out, const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer,
-                           size_t limit, qz_arena *arena)
+static qz_status newlines_on_disk(qz_map *out, const char *text, size_t size, const char *folder)
 {
-    const char *text = (const char *)map->data;
-    size_t size = map->size;
-    QZ_TRY(check_utf8(rule->path, text, size));
-    QZ_TRY(universal_newlines(&text, &size, arena));
-    QZ_TRY_CTX(qz_tokenizer_encode_some(tokenizer, text, size, limit, out, arena), "%s", rule->path);
-    return QZ_OK;
-}
-
-/* ---- .jsonl ---- */
-
-typedef struct line_reader {
-    const qz_windows_rule *rule;
-    const qz_tokenizer *tokenizer;
-    const char *field;
-    qz_text ids; /* int32_t */
-    qz_arena *arena, *line_arena;
-    qz_chat chat; /* once has_chat */
-    bool has_chat;
-    qz_text rendered;
-} line_reader;
-
-/* A line without the field that holds messages is a conversation. NULL: it is none. */
-static const qz_json_node *find_messages(const line_reader *r, const qz_json_node *root)
-{
-    static const char *const keys[] = {"messages", "conversations"};
-    const qz_json_node *value = qz_json_get(root, r->field);
-    for (size_t i = 0; i < 2; i++) {
-        bool named = value && strcmp(r->field, keys[i]) == 0;
-        const qz_json_node *list = named || !value ? qz_json_get(root, keys[i]) : NULL;
-        if (qz_json_is(list, QZ_JSON_ARRAY)) return list;
-    }
-    return NULL;
-}
-
-static qz_status open_chat(line_reader *r)
-{
-    if (r->has_chat) return QZ_OK;
-    if (!r->rule->model)
-        return QZ_FAIL(QZ_ARG,
-                       "the line holds a conversation, but no model is known whose chat template could render it");
-    QZ_TRY(qz_chat_open(&r->chat, r->rule->model, r->arena));
-    r->has_chat = true;
-    return QZ_OK;
-}
-
-/* The windows begin with BOS as it is: a conversation's own is left out at the start of the first one. */
-static qz_status render(const char **out, line_reader *r, const qz_json_node *messages)
-{
-    QZ_TRY(open_chat(r));
-    qz_chat chat = r->chat;
-    if (r->rule->bos >= 0 && r->ids.size == 0) chat.bos = NULL;
-    r->rendered.size = 0;
-    QZ_TRY(qz_chat_render(&r->rendered, &chat, messages, r->line_arena));
-    QZ_TRY(qz_text_add(&r->rendered, "", 1));
-    *out = r->rendered.data;
-    return QZ_OK;
-}
-
-static qz_status find_field(const char **out, const line_reader *r, const qz_json_node *root)
-{
-    if (!qz_json_is(root, QZ_JSON_OBJECT))
-        return QZ_FAIL(QZ_FORMAT, "found %s, expected an object with a field \"%s\"",
-                       qz_json_type_name(qz_json_type_of(root)), r->field);
-    const qz_json_node *value = qz_json_get(root, r->field), *first = qz_json_first(root);
-    if (value) return qz_json_string(value, r->field, out);
-    return QZ_FAIL(QZ_FORMAT, "the field \"%s\" is missing; the first field of this line is \"%s\"", r->field,
-                   first ? qz_json_key(first) : "");
-}
-
-static qz_status encode_field(line_reader *r, const qz_json_node *root, size_t left)
-{
-    const char *text;
-    qz_ids ids;
-    const qz_json_node *messages = find_messages(r, root);
-    QZ_TRY(messages ? render(&text, r, messages) : find_field(&text, r, root));
-    QZ_TRY(qz_tokenizer_encode_some(r->tokenizer, text, strlen(text), left, &ids, r->line_arena));
-    return qz_text_add(&r->ids, (const char *)ids.id, ids.count * sizeof *ids.id);
-}
-
-static bool is_blank(const char *line, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (!strchr(" \t\r", line[i])) return false;
-    return true;
-}
-
-static qz_status read_line(line_reader *r, const char *line, size_t size, size_t left)
-{
-    qz_json *doc;
-    if (is_blank(line, size)) return QZ_OK;
-    QZ_TRY(qz_json_parse(&doc, line, size));
-    qz_status status = encode_field(r, qz_json_root(doc), left);
-    qz_json_close(doc);
-    qz_arena_reset(r->line_arena);
+    qz_spill *file;
+    QZ_TRY(qz_spill_open(&file, folder));
+    qz_status status = newlines_to(file, text, size);
+    if (status == QZ_OK) status = qz_spill_map(out, file);
+    qz_spill_close(file);
     return status;
 }
 
-static size_t id_count(const line_reader *r)
+static size_t newlines_in_memory(char *out, const char *text, size_t size)
 {
-    return r->ids.size / sizeof(int32_t);
-}
-
-static qz_status read_lines(line_reader *r, const qz_map *map, size_t limit)
-{
-    const char *p = (const char *)map->data, *end = p + map->size;
-    for (size_t number = 1; p < end && id_count(r) < limit; number++) {
-        const char *newline = memchr(p, '\n', (size_t)(end - p)), *stop = newline ? newline : end;
-        QZ_TRY_CTX(read_line(r, p, (size_t)(stop - p), limit - id_count(r)), "%s:%zu", r->rule->path, number);
-        p = stop + 1;
+    size_t n = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '\n' && i > 0 && text[i - 1] == '\r') continue;
+        out[n++] = text[i] == '\r' ? '\n' : text[i];
     }
-    return QZ_OK;
+    return n;
 }
 
-static qz_status read_jsonl(qz_ids *out, const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer,
-                            size_t limit, qz_arena *arena)
+static qz_status take_all(void *self, const int32_t *ids, size_t count)
 {
-    line_reader r = {.rule = rule, .tokenizer = tokenizer, .field = rule->field ? rule->field : "text", .arena = arena};
-    qz_status status = check_utf8(rule->path, (const char *)map->data, map->size);
-    if (status == QZ_OK) status = qz_arena_new(&r.line_arena, "line");
-    if (status == QZ_OK) status = read_lines(&r, map, limit);
-    out->count = id_count(&r);
-    out->id = status == QZ_OK ? qz_arena_array(arena, int32_t, out->count) : NULL;
-    if (status == QZ_OK && !out->id) status = qz_arena_failed(arena);
-    if (status == QZ_OK && out->count) memcpy(out->id, r.ids.data, r.ids.size);
-    qz_arena_free(r.line_arena);
-    qz_text_free(&r.ids);
-    qz_text_free(&r.rendered);
+    const qz_document_taker *taker = self;
+    return taker->take(taker->self, ids, count, true);
+}
+
+static qz_status encode_document(const char *path, const char *text, size_t size, const qz_tokenizer *tokenizer,
+                                 size_t limit, const qz_document_taker *taker)
+{
+    qz_document_taker copy = *taker;
+    qz_ids_taker ids = {&copy, take_all};
+    if (taker->begin) QZ_TRY(taker->begin(taker->self, false));
+    QZ_TRY_CTX(qz_tokenizer_encode_to(tokenizer, text, size, limit, &ids), "%s", path);
+    return taker->end ? taker->end(taker->self) : QZ_OK;
+}
+
+static qz_status read_text(const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer, size_t limit,
+                           const qz_document_taker *taker)
+{
+    const char *text = (const char *)map->data;
+    QZ_TRY(check_utf8(rule->path, text, map->size));
+    if (!memchr(text, '\r', map->size)) return encode_document(rule->path, text, map->size, tokenizer, limit, taker);
+    qz_map spilled = {0};
+    char *copy = taker->folder ? NULL : qz_malloc(map->size);
+    qz_status status = QZ_OK;
+    if (taker->folder)
+        status = newlines_on_disk(&spilled, text, map->size, taker->folder);
+    else if (copy)
+        spilled = (qz_map){(uint8_t *)copy, newlines_in_memory(copy, text, map->size)};
+    else
+        status = QZ_FAIL(QZ_MEMORY, "out of memory: %s wanted %zu bytes", rule->path, map->size);
+    if (status == QZ_OK)
+        status = encode_document(rule->path, (const char *)spilled.data, spilled.size, tokenizer, limit, taker);
+    if (taker->folder) qz_map_close(&spilled);
+    qz_free(copy);
     return status;
 }
 
 /* ---- HDF5 ---- */
 
-static qz_status read_dataset(qz_ids *out, const char *path, qz_h5 *file, qz_arena *arena)
+static qz_status read_block(int32_t *out, qz_h5 *file, const char *path, uint64_t start, uint64_t count, int64_t *wide)
+{
+    QZ_TRY(qz_h5_read_part(file, "ids", QZ_H5_I64, wide, 1, &start, &count));
+    for (uint64_t i = 0; i < count; i++) {
+        if (wide[i] < 0 || wide[i] > INT32_MAX)
+            return QZ_FAIL(QZ_FORMAT, "%s: ids[%llu] is %lld, which is no token id", path,
+                           (unsigned long long)(start + i), (long long)wide[i]);
+        out[i] = (int32_t)wide[i];
+    }
+    return QZ_OK;
+}
+
+static qz_status read_blocks(qz_h5 *file, const char *path, uint64_t count, const qz_document_taker *taker,
+                             qz_arena *arena)
+{
+    int64_t *wide = qz_arena_array(arena, int64_t, BLOCK);
+    int32_t *ids = qz_arena_array(arena, int32_t, BLOCK);
+    if (!wide || !ids) return qz_arena_failed(arena);
+    if (taker->begin) QZ_TRY(taker->begin(taker->self, false));
+    for (uint64_t start = 0, n; start < count; start += n) {
+        n = count - start < BLOCK ? count - start : BLOCK;
+        QZ_TRY(read_block(ids, file, path, start, n, wide));
+        QZ_TRY(taker->take(taker->self, ids, (size_t)n, true));
+    }
+    return taker->end ? taker->end(taker->self) : QZ_OK;
+}
+
+static qz_status read_dataset(qz_h5 *file, const char *path, const qz_document_taker *taker)
 {
     int rank;
     uint64_t shape[8];
     bool integer;
+    qz_arena *arena;
     if (!qz_h5_has(file, "ids"))
         return QZ_FAIL(QZ_FORMAT, "%s: there is no dataset \"ids\"; token ids are expected there", path);
     QZ_TRY(qz_h5_shape(file, "ids", &rank, shape, &integer));
     if (rank != 1 || !integer)
         return QZ_FAIL(QZ_FORMAT, "%s: dataset \"ids\" has rank %d and %s values, expected one row of integers", path,
                        rank, integer ? "integer" : "other");
-    out->count = (size_t)shape[0];
-    int64_t *wide = qz_arena_array(arena, int64_t, out->count);
-    out->id = qz_arena_array(arena, int32_t, out->count);
-    if (!wide || !out->id) return qz_arena_failed(arena);
-    QZ_TRY(qz_h5_read(file, "ids", QZ_H5_I64, wide, out->count));
-    for (size_t i = 0; i < out->count; i++) {
-        if (wide[i] < 0 || wide[i] > INT32_MAX)
-            return QZ_FAIL(QZ_FORMAT, "%s: ids[%zu] is %lld, which is no token id", path, i, (long long)wide[i]);
-        out->id[i] = (int32_t)wide[i];
-    }
-    return QZ_OK;
+    QZ_TRY(qz_arena_new(&arena, "ids"));
+    qz_status status = read_blocks(file, path, shape[0], taker, arena);
+    qz_arena_free(arena);
+    return status;
 }
 
-static qz_status read_h5(qz_ids *out, const char *path, qz_arena *arena)
+static qz_status read_h5(const char *path, const qz_document_taker *taker)
 {
     qz_h5 *file;
     QZ_TRY(qz_h5_open(&file, path));
-    qz_status status = read_dataset(out, path, file, arena);
+    qz_status status = read_dataset(file, path, taker);
     if (status != QZ_OK) return qz_h5_abandon(file), status;
     return qz_h5_close(file);
 }
@@ -221,28 +165,48 @@ static bool has_suffix(const char *path, const char *suffix)
     return n > m && !strcmp(path + n - m, suffix);
 }
 
-static qz_status read_mapped(qz_ids *out, const qz_windows_rule *rule, const qz_tokenizer *tokenizer, size_t limit,
-                             qz_arena *arena)
+static qz_status read_mapped(const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer,
+                             size_t limit, const qz_document_taker *taker)
 {
+    if (map->size == 0) return QZ_FAIL(QZ_FORMAT, "%s: the file is empty; text is expected", rule->path);
+    if (has_suffix(rule->path, ".txt")) return read_text(rule, map, tokenizer, limit, taker);
+    QZ_TRY(check_utf8(rule->path, (const char *)map->data, map->size));
+    return qz_lines_visit(rule, map, tokenizer, limit, taker);
+}
+
+qz_status qz_documents_visit(const qz_windows_rule *rule, const qz_tokenizer *tokenizer, size_t limit,
+                             const qz_document_taker *taker)
+{
+    const char *path = rule->path;
     qz_map map;
-    QZ_TRY(need_tokenizer(rule->path, tokenizer));
-    QZ_TRY(qz_map_open(&map, rule->path));
-    qz_status status;
-    if (map.size == 0)
-        status = QZ_FAIL(QZ_FORMAT, "%s: the file is empty; text is expected", rule->path);
-    else if (has_suffix(rule->path, ".txt"))
-        status = read_text(out, rule, &map, tokenizer, limit, arena);
-    else
-        status = read_jsonl(out, rule, &map, tokenizer, limit, arena);
+    if (has_suffix(path, ".h5") || has_suffix(path, ".hdf5")) return read_h5(path, taker);
+    if (!has_suffix(path, ".txt") && !has_suffix(path, ".jsonl"))
+        return QZ_FAIL(QZ_ARG, "%s: cannot tell what is in it; known suffixes: .txt, .jsonl, .h5, .hdf5", path);
+    QZ_TRY(need_tokenizer(path, tokenizer));
+    QZ_TRY(qz_map_open(&map, path));
+    qz_status status = read_mapped(rule, &map, tokenizer, limit, taker);
     qz_map_close(&map);
     return status;
+}
+
+/* ---- all in memory ---- */
+
+static qz_status collect(void *self, const int32_t *ids, size_t count, bool counts)
+{
+    (void)counts;
+    return qz_text_add(self, (const char *)ids, count * sizeof *ids);
 }
 
 qz_status qz_documents_read(qz_ids *out, const qz_windows_rule *rule, const qz_tokenizer *tokenizer, size_t limit,
                             qz_arena *arena)
 {
-    const char *path = rule->path;
-    if (has_suffix(path, ".txt") || has_suffix(path, ".jsonl")) return read_mapped(out, rule, tokenizer, limit, arena);
-    if (has_suffix(path, ".h5") || has_suffix(path, ".hdf5")) return read_h5(out, path, arena);
-    return QZ_FAIL(QZ_ARG, "%s: cannot tell what is in it; known suffixes: .txt, .jsonl, .h5, .hdf5", path);
+    qz_text bytes = {0};
+    qz_document_taker taker = {.self = &bytes, .take = collect};
+    qz_status status = qz_documents_visit(rule, tokenizer, limit, &taker);
+    out->count = bytes.size / sizeof(int32_t);
+    out->id = status == QZ_OK ? qz_arena_array(arena, int32_t, out->count) : NULL;
+    if (status == QZ_OK && !out->id) status = qz_arena_failed(arena);
+    if (status == QZ_OK && out->count) memcpy(out->id, bytes.data, bytes.size);
+    qz_text_free(&bytes);
+    return status;
 }

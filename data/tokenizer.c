@@ -7,6 +7,7 @@
 #include "data/tokenizer_impl.h"
 
 static const size_t FILE_LIMIT = (size_t)256 << 20;
+enum { BLOCK = 1 << 16 }; /* ids that are handed on together */
 
 /* Truncation and padding are left aside: they shape batches, and we want the ids of whole texts. */
 static qz_status read_top(const qz_json_node *root)
@@ -103,8 +104,27 @@ qz_status qz_encoder_put(qz_encoder *e, int32_t id)
         e->room = room;
     }
     e->ids[e->count++] = id;
-    e->full = e->count >= e->limit;
+    e->full = e->handed + e->count >= e->limit;
     return QZ_OK;
+}
+
+static qz_status hand_on_all(qz_encoder *e)
+{
+    size_t count = e->count;
+    e->count = 0;
+    e->handed += count;
+    return e->taker->take(e->taker->self, e->ids, count);
+}
+
+qz_status qz_encoder_hand_on(qz_encoder *e)
+{
+    return e->taker && e->count >= BLOCK ? hand_on_all(e) : QZ_OK;
+}
+
+static qz_status put_added(qz_encoder *e, int32_t id)
+{
+    QZ_TRY(qz_encoder_put(e, id));
+    return qz_encoder_hand_on(e);
 }
 
 /* Text without raw added tokens: normalized, cut at the tokens that are looked for after that, split. */
@@ -122,7 +142,7 @@ static qz_status encode_ordinary(qz_encoder *e, const char *text, size_t size, b
     qz_added_piece piece;
     while (!e->full && qz_added_next(&scan, &piece)) {
         if (piece.token)
-            QZ_TRY(qz_encoder_put(e, piece.token->id));
+            QZ_TRY(put_added(e, piece.token->id));
         else
             QZ_TRY(qz_encoder_split(e, 0, text + piece.start, piece.end - piece.start, first && piece.start == 0));
     }
@@ -135,7 +155,7 @@ static qz_status encode_text(qz_encoder *e, const char *text, size_t size)
     qz_added_piece piece;
     while (!e->full && qz_added_next(&scan, &piece)) {
         if (piece.token)
-            QZ_TRY(qz_encoder_put(e, piece.token->id));
+            QZ_TRY(put_added(e, piece.token->id));
         else
             QZ_TRY(encode_ordinary(e, text + piece.start, piece.end - piece.start, piece.start == 0));
     }
@@ -174,14 +194,20 @@ static qz_status check_text(const char *text, size_t size)
     return QZ_FAIL(QZ_FORMAT, "text is not UTF-8: byte 0x%02x at offset %zu", (unsigned)(uint8_t)text[good], good);
 }
 
+/* Runs the encoder, leaving it to the caller to free. */
+static qz_status run(qz_encoder *e, const char *text, size_t size)
+{
+    QZ_TRY(check_text(text, size));
+    QZ_TRY(qz_matcher_new(&e->matcher));
+    QZ_TRY(qz_word_cache_new(&e->cache, size));
+    return encode_text(e, text, size);
+}
+
 static qz_status encode(const qz_tokenizer *t, const char *text, size_t size, size_t limit, const qz_template *around,
                         qz_ids *out, qz_arena *arena)
 {
-    QZ_TRY(check_text(text, size));
     qz_encoder e = {.t = t, .limit = limit};
-    qz_status status = qz_matcher_new(&e.matcher);
-    if (status == QZ_OK) status = qz_word_cache_new(&e.cache, size);
-    if (status == QZ_OK) status = encode_text(&e, text, size);
+    qz_status status = run(&e, text, size);
     if (status == QZ_OK) status = hand_out(out, &e, around, arena);
     free_encoder(&e);
     return status;
@@ -197,4 +223,14 @@ qz_status qz_tokenizer_encode_some(const qz_tokenizer *t, const char *text, size
                                    qz_arena *arena)
 {
     return encode(t, text, size, limit, NULL, out, arena);
+}
+
+qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
+                                 const qz_ids_taker *taker)
+{
+    qz_encoder e = {.t = t, .limit = limit, .taker = taker};
+    qz_status status = run(&e, text, size);
+    if (status == QZ_OK && e.count) status = hand_on_all(&e);
+    free_encoder(&e);
+    return status;
 }

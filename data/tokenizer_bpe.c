@@ -233,7 +233,7 @@ static qz_status encode_part(qz_encoder *e, const char *text, size_t size, bool 
     size_t before_it = e->count;
     bool done = false;
     QZ_TRY(qz_word_cache_get(e, text, size, &done));
-    if (done) return QZ_OK;
+    if (done) return qz_encoder_hand_on(e);
     const char *spelled = text;
     size_t spelled_size = size;
     if (e->t->splits.bytes) {
@@ -244,7 +244,7 @@ static qz_status encode_part(qz_encoder *e, const char *text, size_t size, bool 
     if (whole) QZ_TRY(encode_whole(e, spelled, spelled_size, &done));
     if (!done) QZ_TRY(merge_word(e, spelled, spelled_size));
     qz_word_cache_put(e, text, size, before_it);
-    return QZ_OK;
+    return qz_encoder_hand_on(e);
 }
 
 /* The end of the part of a word that begins at `from`: no merge joins what stands before a mark with it. */

@@ -294,13 +294,21 @@ QZ_NODISCARD qz_status qz_tokenizer_put(qz_tokenizer *t, int32_t id, const char 
 
 typedef struct qz_word_cache qz_word_cache;
 
+/* Takes ids as they come, in text order. */
+typedef struct qz_ids_taker {
+    void *self;
+    qz_status (*take)(void *self, const int32_t *ids, size_t count);
+} qz_ids_taker;
+
 typedef struct qz_encoder {
     const qz_tokenizer *t;
     qz_matcher *matcher;
     int32_t *ids;
     size_t count, room;
-    size_t limit; /* stop when this many ids are there */
+    size_t limit; /* stop when this many ids are there, those that were handed on included */
+    size_t handed;
     bool full;
+    const qz_ids_taker *taker; /* NULL: all ids stay here */
     qz_word_cache *cache;
     qz_text scratch[QZ_TOKENIZER_MAX_STEPS]; /* one per step */
     qz_text normal, normal_other;
@@ -313,6 +321,11 @@ typedef struct qz_encoder {
  * prefix of those of the whole text. */
 QZ_NODISCARD qz_status qz_tokenizer_encode_some(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                                 qz_ids *out, qz_arena *arena);
+/* The same ids in blocks, so that those of a long text are never together in memory. */
+QZ_NODISCARD qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
+                                              const qz_ids_taker *taker);
+/* Between two words: a full block goes to the taker. */
+QZ_NODISCARD qz_status qz_encoder_hand_on(qz_encoder *e);
 QZ_NODISCARD qz_status qz_encoder_put(qz_encoder *e, int32_t id);
 QZ_NODISCARD qz_status qz_encoder_split(qz_encoder *e, int step, const char *text, size_t size, bool first);
 QZ_NODISCARD qz_status qz_encoder_word(qz_encoder *e, const char *text, size_t size);

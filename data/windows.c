@@ -9,14 +9,14 @@
 
 static const uint64_t SHUFFLE_STREAM = 0x77696e646f7773; /* keeps this use of the seed apart from others */
 
-static int64_t step_of(const qz_windows_rule *rule)
+int64_t qz_windows_step(const qz_windows_rule *rule)
 {
     return rule->bos < 0 ? rule->length : rule->length - 1;
 }
 
-static qz_status check_rule(const qz_windows_rule *rule)
+qz_status qz_windows_check_rule(const qz_windows_rule *rule)
 {
-    if (step_of(rule) < 1 || rule->length > INT32_MAX)
+    if (qz_windows_step(rule) < 1 || rule->length > INT32_MAX)
         return QZ_FAIL(QZ_ARG, "windows of %lld ids: expected at least %d", (long long)rule->length,
                        rule->bos < 0 ? 1 : 2);
     if (rule->count < 0 || rule->count > INT64_MAX / 16 / rule->length)
@@ -28,14 +28,15 @@ static qz_status check_rule(const qz_windows_rule *rule)
     return QZ_OK;
 }
 
-static qz_status check_ids(const qz_ids *ids, const qz_windows_rule *rule, const qz_tokenizer *tokenizer)
+qz_status qz_ids_check(const qz_windows_rule *rule, const qz_tokenizer *tokenizer, size_t first, const int32_t *ids,
+                       size_t count)
 {
-    for (size_t i = 0; i < ids->count && rule->vocabulary > 0; i++) {
-        int32_t id = ids->id[i];
+    for (size_t i = 0; i < count && rule->vocabulary > 0; i++) {
+        int32_t id = ids[i];
         if (id < rule->vocabulary) continue;
         bool named = tokenizer && id < tokenizer->size && tokenizer->token[id].text;
         return QZ_FAIL(QZ_FORMAT, "%s: token %zu has id %d%s%.60s%s, but the model's vocabulary has only %lld ids: %s",
-                       rule->path, i, (int)id, named ? " (\"" : "", named ? tokenizer->token[id].text : "",
+                       rule->path, first + i, (int)id, named ? " (\"" : "", named ? tokenizer->token[id].text : "",
                        named ? "\")" : "", (long long)rule->vocabulary,
                        named ? "the tokenizer is not this model's" : "the ids are not this model's");
     }
@@ -69,7 +70,7 @@ static qz_status choose(size_t **out, const qz_windows_rule *rule, size_t window
 static qz_status cut(qz_windows *out, const qz_ids *ids, const qz_windows_rule *rule, qz_arena *scratch,
                      qz_arena *arena)
 {
-    int64_t step = step_of(rule), all = (int64_t)ids->count / step;
+    int64_t step = qz_windows_step(rule), all = (int64_t)ids->count / step;
     bool enough = all > 0 && (all >= rule->count || rule->allow_fewer);
     if (!enough) return too_short(rule, ids->count, all);
     size_t *chosen;
@@ -92,9 +93,9 @@ static qz_status load(qz_windows *out, const qz_windows_rule *rule, const qz_tok
                       qz_arena *arena)
 {
     qz_ids ids = {0};
-    size_t limit = rule->count > 0 && !rule->shuffle ? (size_t)(rule->count * step_of(rule)) : SIZE_MAX;
+    size_t limit = rule->count > 0 && !rule->shuffle ? (size_t)(rule->count * qz_windows_step(rule)) : SIZE_MAX;
     QZ_TRY(qz_documents_read(&ids, rule, tokenizer, limit, scratch));
-    QZ_TRY(check_ids(&ids, rule, tokenizer));
+    QZ_TRY(qz_ids_check(rule, tokenizer, 0, ids.id, ids.count));
     QZ_TRY(cut(out, &ids, rule, scratch, arena));
     return qz_hash_file(out->hash, rule->path);
 }
@@ -103,7 +104,7 @@ qz_status qz_windows_load(qz_windows *out, const qz_windows_rule *rule, const qz
 {
     qz_arena *scratch;
     *out = (qz_windows){0};
-    QZ_TRY(check_rule(rule));
+    QZ_TRY(qz_windows_check_rule(rule));
     QZ_TRY(qz_arena_new(&scratch, "text"));
     qz_status status = load(out, rule, tokenizer, scratch, arena);
     qz_arena_free(scratch);

@@ -34,7 +34,7 @@ static qz_status norm_and_rotate(const qz_model *m, const qz_tensor *x, int64_t 
     qz_tensor rotated = qz_tensor_3d(x->data, QZ_F32, rows, heads, head_dim);
     rotated.shape[2] = m->config.rope.dims;
     if (norm->data) QZ_TRY(qz_norm_apply(m, norm, &by_head, &by_head));
-    return qz_op_rope(m->backend, &rotated, &r->cos, &r->sin, r->positions);
+    return qz_op_rope(m->backend, &rotated, &r->cos, &r->sin, r->positions, false);
 }
 
 static qz_status attend(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *carry,
@@ -52,7 +52,8 @@ static qz_status attend(const qz_model *m, const qz_layer *layer, qz_batch batch
     const double scale = c->attention_scale > 0 ? c->attention_scale : 1 / sqrt((double)d);
     QZ_TRY(qz_tap_call(m, layer, 0, QZ_POINT_KEY, &k3));
     QZ_TRY(qz_tap_call(m, layer, 0, QZ_POINT_VALUE, &v3));
-    return qz_op_attention(m->backend, &y4, &q4, &k4, &v4, (float)scale, window, (float)c->attention_softcap);
+    const qz_attention how = {.scale = (float)scale, .softcap = (float)c->attention_softcap, .window = window};
+    return qz_op_attention(m->backend, &y4, NULL, &q4, &k4, &v4, &how);
 }
 
 qz_status qz_attention_apply(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *x,

@@ -31,6 +31,10 @@ QZ_HD float qz_codebook_decode(uint8_t code, float scale, qz_format format);
 QZ_HD float qz_dynamic_decode(int code);
 /* The nearest value; a tie goes down. */
 QZ_HD uint8_t qz_dynamic_encode(float x);
+/* The same without a sign: 0 at 0 to 1 at 255, each decade with twice as many values (Dettmers et al. 2022, "8-bit
+ * optimizers via block-wise quantization", section 2.2). */
+QZ_HD float qz_dynamic_unsigned_decode(int code);
+QZ_HD uint8_t qz_dynamic_unsigned_encode(float x);
 /* A scale from its code. */
 QZ_HD float qz_double_decode(uint8_t code, float second, float offset);
 
@@ -109,6 +113,28 @@ QZ_HD uint8_t qz_dynamic_encode(float x)
     int rank = 0;
     for (int step = 128; step > 0; step /= 2) {
         const float low = qz_dynamic_decode(rank + step - 1), high = qz_dynamic_decode(rank + step);
+        if (x > (low + high) / 2.0f) rank += step;
+    }
+    return (uint8_t)rank;
+}
+
+/* Code p - 1, 1 < p < 256: as above, but a decade has n = 2, 4 .. 128 values. */
+QZ_HD float qz_dynamic_unsigned_decode(int code)
+{
+    const float ten[7] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
+    const int p = code + 1;
+    int n = 2, power = 0;
+    if (code == 0) return 0.0f;
+    if (code == 255) return 1.0f;
+    for (; 2 * n <= p; n *= 2) power++;
+    return ten[power] * ((qz_dynamic_point(p - n, n) + qz_dynamic_point(p - n + 1, n)) / 2.0f);
+}
+
+QZ_HD uint8_t qz_dynamic_unsigned_encode(float x)
+{
+    int rank = 0;
+    for (int step = 128; step > 0; step /= 2) {
+        const float low = qz_dynamic_unsigned_decode(rank + step - 1), high = qz_dynamic_unsigned_decode(rank + step);
         if (x > (low + high) / 2.0f) rank += step;
     }
     return (uint8_t)rank;

@@ -33,6 +33,19 @@ static qz_status split(qz_override *out, const char *text, qz_arena *arena)
     return QZ_OK;
 }
 
+/* Each program has its own recipes; without its training, one of qat's is qcal's as well. */
+static qz_status check_program(const qz_recipe *r, const qz_cli *cli)
+{
+    const char *path = cli->argument[0];
+    if (r->train.wanted == cli->program->trains) return QZ_OK;
+    if (r->train.wanted)
+        return QZ_FAIL(QZ_ARG,
+                       "%s: train: this recipe trains: use `qat train %s`, or `--set train=null` to quantize without "
+                       "training",
+                       path, path);
+    return QZ_FAIL(QZ_ARG, "%s: train: missing: this recipe does not train; `qcal run %s` quantizes", path, path);
+}
+
 /* --set comes first, so that the options with names of their own win. */
 qz_status qz_catalog_read_recipe(qz_recipe **out, const qz_cli *cli)
 {
@@ -41,8 +54,10 @@ qz_status qz_catalog_read_recipe(qz_recipe **out, const qz_cli *cli)
     for (int i = 0; i < cli->sets; i++) QZ_TRY(split(&overrides[count++], cli->set[i], cli->arena));
     if (cli->model) overrides[count++] = (qz_override){"model", cli->model, "--model", true};
     if (cli->output) overrides[count++] = (qz_override){"output", cli->output, "--output", true};
-    if (cli->data) overrides[count++] = (qz_override){"calibration.data", cli->data, "--data", true};
+    const char *text = cli->program->trains ? "train.data" : "calibration.data";
+    if (cli->data) overrides[count++] = (qz_override){text, cli->data, "--data", true};
     if (cli->backend) overrides[count++] = (qz_override){"backend", cli->backend, "--backend", true};
     qz_recipe_catalog catalog = qz_catalog();
-    return qz_recipe_read(out, cli->argument[0], &catalog, overrides, count, cli->arena);
+    QZ_TRY(qz_recipe_read(out, cli->argument[0], &catalog, overrides, count, cli->arena));
+    return check_program(*out, cli);
 }

@@ -5,7 +5,8 @@
 #include "programs/cli.h"
 
 qz_recipe_catalog qz_catalog(void);
-/* The recipe named by the first argument, with the options --model, --output, --data, --backend and --set applied. */
+/* The recipe named by the first argument, with the options --model, --output, --data, --backend and --set applied. One
+ * that trains is refused by a program that does not, and the other way round. */
 QZ_NODISCARD qz_status qz_catalog_read_recipe(qz_recipe **out, const qz_cli *cli);
 
 #endif

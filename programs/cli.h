@@ -1,7 +1,8 @@
 /* The command line: argv -> a command and its options -> an exit code.
  *
- * A command is a row of the table in cli.c: name, arguments, summary, options, function. Options are rows of one table
- * (cli_parse.c); help, checking and suggestions are made from the rows. */
+ * A program is a table of commands (commands_qcal.c, commands_qat.c), a row each: name, arguments, summary, options,
+ * function. Options are rows of one table for all (cli_parse.c); help, checking and suggestions are made from the rows.
+ */
 #ifndef QZ_PROGRAMS_CLI_H
 #define QZ_PROGRAMS_CLI_H
 
@@ -22,8 +23,11 @@ enum {
 
 enum { QZ_CLI_LIST = 64, QZ_CLI_ARGUMENTS = 16 };
 
+typedef struct qz_program qz_program;
+
 /* What the user typed, checked. Unset texts are NULL. */
 typedef struct qz_cli {
+    const qz_program *program;
     const char *argument[QZ_CLI_ARGUMENTS];
     int arguments;
     const char *model, *output, *data, *field, *backend, *statistics, *consumer;
@@ -53,21 +57,28 @@ typedef struct qz_command {
     qz_status (*run)(qz_cli *cli, int *exit_code);
 } qz_command;
 
-/* Runs the program. Messages go to `err`, results to `out`. */
-int qz_cli_main(int argc, char **argv, FILE *out, FILE *err);
+struct qz_program {
+    const char *name, *summary;
+    const qz_command *commands; /* [count], in the order of the help */
+    size_t count;
+    bool trains; /* its recipes have "train" */
+};
 
-/* cli.c: rows in the order of the help. */
-const qz_command *qz_command_at(size_t i); /* NULL after the last */
-/* QZ_ARG with a suggestion when there is none. */
-QZ_NODISCARD qz_status qz_command_find(const qz_command **out, const char *name);
+extern const qz_program qz_qcal, qz_qat;
+
+/* Runs the program. Messages go to `err`, results to `out`. */
+int qz_cli_main(const qz_program *program, int argc, char **argv, FILE *out, FILE *err);
+
+/* cli.c: QZ_ARG with a suggestion when there is none. */
+QZ_NODISCARD qz_status qz_command_find(const qz_command **out, const qz_program *program, const char *name);
 
 /* cli_parse.c: what follows the command's name. */
 QZ_NODISCARD qz_status qz_cli_parse(qz_cli *cli, const qz_command *command, int argc, char **argv);
 const qz_cli_option *qz_cli_option_find(const char *name);
 
 /* cli_help.c */
-void qz_help_print(FILE *out);
-void qz_help_command(FILE *out, const qz_command *command);
+void qz_help_print(FILE *out, const qz_program *program);
+void qz_help_command(FILE *out, const qz_program *program, const qz_command *command);
 
 /* cmd_<name>.c */
 qz_status qz_cmd_run(qz_cli *cli, int *exit_code);

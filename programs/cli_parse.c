@@ -12,19 +12,20 @@
 static const qz_cli_option options[] = {
     {"model", "DIR", PLACE(model), 0, 0, 0, "folder of the model instead of the recipe's"},
     {"output", "DIR", PLACE(output), 0, 0, 0, "folder to write instead of the recipe's"},
-    {"data", "FILE", PLACE(data), 0, 0, 0, "text: .txt, .jsonl, or token ids as .h5 (run, plan: the calibration text)"},
+    {"data", "FILE", PLACE(data), 0, 0, 0,
+     "text: .txt, .jsonl, or token ids as .h5 (of a recipe: the text to calibrate or to train on)"},
     {"for", "CONSUMER", PLACE(consumer), 0, 0, 0,
      "who is to load it: vllm, transformers or trt-llm (default: whom the container is for)"},
     {"statistics", "FILE", PLACE(statistics), 0, 0, 0, "the statistics file: calibrate writes it, run starts from it"},
     {"field", "NAME", PLACE(field), 0, 0, 0, "member of a .jsonl line that holds the text (default text)"},
     {"set", "PATH=VALUE", PLACE(set), PLACE(sets), 0, 0, "set any value of the recipe: weights.group=64; null removes"},
-    {"backend", "NAME", PLACE(backend), 0, 0, 0, "where to compute: auto, or one of `qcal list backends`"},
+    {"backend", "NAME", PLACE(backend), 0, 0, 0, "where to compute: auto, or one that `list backends` names"},
     {"threads", "N", PLACE(threads), 0, 1, 1024, "threads to use (default: all cores); results do not depend on it"},
     {"windows", "N", PLACE(windows), 0, 1, 1000000, "at most so many windows (default: all of the text)"},
     {"sequence-length", "N", PLACE(sequence_length), 0, 2, 1000000, "tokens in a window (default 512)"},
     {"pass-through", "PATTERN", PLACE(pass_through), PLACE(pass_throughs), 0, 0,
      "tensors that the family does not know and that are fine"},
-    {"overwrite", NULL, PLACE(overwrite), 0, 0, 0, "replace an output folder that qcal wrote, at the very end"},
+    {"overwrite", NULL, PLACE(overwrite), 0, 0, 0, "replace an output folder that qcal or qat wrote, at the very end"},
     {"resume", NULL, PLACE(resume), 0, 0, 0, "go on where the same run was interrupted, in OUTPUT.partial"},
     {"json", NULL, PLACE(json), 0, 0, 0, "print JSON instead of tables"},
     {"quiet", NULL, PLACE(quiet), 0, 0, 0, "no plan and no progress; errors, warnings and the result only"},
@@ -48,12 +49,13 @@ static bool is_in(const char *name, const char *const *list)
     return false;
 }
 
-static qz_status unknown_option(const qz_command *command, const char *name)
+static qz_status unknown_option(const qz_cli *cli, const qz_command *command, const char *name)
 {
     const char *nearest = qz_nearest_name(name, command->options);
     if (nearest) return QZ_FAIL(QZ_ARG, "unknown option --%s; did you mean --%s?", name, nearest);
     const char *other = qz_cli_option_find(name) ? " does not belong to this command" : " is unknown";
-    return QZ_FAIL(QZ_ARG, "option --%s%s; `qcal help %s` lists the options", name, other, command->name);
+    return QZ_FAIL(QZ_ARG, "option --%s%s; `%s help %s` lists the options", name, other, cli->program->name,
+                   command->name);
 }
 
 static qz_status set_number(int64_t *out, const qz_cli_option *o, const char *text)
@@ -96,7 +98,7 @@ static qz_status parse_option(qz_cli *cli, const qz_command *command, int argc, 
     snprintf(name, sizeof name, "%.*s", (int)(length < 60 ? length : 60), text);
     const qz_cli_option *o = qz_cli_option_find(name);
     bool known = o && (is_in(name, command->options) || strcmp(name, "help") == 0);
-    if (!known) return unknown_option(command, name);
+    if (!known) return unknown_option(cli, command, name);
     if (!o->value) {
         if (equals) return QZ_FAIL(QZ_ARG, "--%s takes no value; found \"%s\"", name, equals + 1);
         *(bool *)((char *)cli + o->place) = true;
@@ -109,7 +111,7 @@ static qz_status parse_option(qz_cli *cli, const qz_command *command, int argc, 
 static qz_status take_argument(qz_cli *cli, const qz_command *command, const char *text)
 {
     if (cli->arguments >= command->most)
-        return QZ_FAIL(QZ_ARG, "unexpected argument \"%s\"; usage: qcal %s %s", text, command->name,
+        return QZ_FAIL(QZ_ARG, "unexpected argument \"%s\"; usage: %s %s %s", text, cli->program->name, command->name,
                        command->arguments);
     cli->argument[cli->arguments++] = text;
     return QZ_OK;
@@ -133,6 +135,6 @@ qz_status qz_cli_parse(qz_cli *cli, const qz_command *command, int argc, char **
         }
     }
     if (cli->help || cli->arguments >= command->least) return QZ_OK;
-    return QZ_FAIL(QZ_ARG, "%s is missing; usage: qcal %s %s [options]", command->arguments, command->name,
-                   command->arguments);
+    return QZ_FAIL(QZ_ARG, "%s is missing; usage: %s %s %s [options]", command->arguments, cli->program->name,
+                   command->name, command->arguments);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "quant/gptq.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 
 #define MARGIN 1e-3 /* of gptq's loss: far more than fp32 products can be off */
 

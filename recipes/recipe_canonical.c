@@ -111,12 +111,13 @@ static void put_int(const source *s, const qz_field *f, int64_t value)
         put_absent(s, qz_field_key(f));
 }
 
-static void put_number(const source *s, const char *key, double value)
+/* Likewise, unless 0 is a value that can be given. */
+static void put_number(const source *s, const qz_field *f, double value)
 {
-    if (value != 0)
-        qz_json_put_double(s->w, key, value);
+    if (f->fallback || f->low <= 0 || value != 0)
+        qz_json_put_double(s->w, qz_field_key(f), value);
     else
-        put_absent(s, key);
+        put_absent(s, qz_field_key(f));
 }
 
 static void put_group(const source *s, const qz_field *f, int64_t group)
@@ -165,7 +166,7 @@ static void put_field(const source *s, const qz_field *f)
         put_int(s, f, *(const int64_t *)place);
         break;
     case QZ_FIELD_NUMBER:
-        put_number(s, key, *(const double *)place);
+        put_number(s, f, *(const double *)place);
         break;
     case QZ_FIELD_BOOL:
         qz_json_put_bool(s->w, key, *(const bool *)place);

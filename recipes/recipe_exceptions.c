@@ -37,6 +37,7 @@ static qz_status read_merged(reader *r, const qz_json_node *merged, qz_recipe_ex
     QZ_TRY(qz_recipe_read_field(&part, qz_field_at("activations"), merged));
     if (r->relaxed) return QZ_OK;
     QZ_TRY(qz_recipe_check_weights(r, merged, &out->weights));
+    QZ_TRY(qz_recipe_check_trained(r, &out->weights));
     return qz_recipe_check_activations(r, merged, &out->activations);
 }
 
@@ -96,5 +97,5 @@ bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_we
         *activations = &e->activations;
         skip = e->skip;
     }
-    return !skip && !qz_patterns_match(&(*weights)->skip, module);
+    return (*weights)->wanted && !skip && !qz_patterns_match(&(*weights)->skip, module);
 }

@@ -43,6 +43,41 @@ static const qz_field_name activation_types[] = {{"f32", QZ_F32, false}, {"bf16"
 static const qz_field_name export_types[] = {
     {"auto", QZ_DTYPE_COUNT, false}, {"float16", QZ_F16, false}, {"bfloat16", QZ_BF16, false}, {NULL, 0, false}};
 
+static const qz_field_name packs[] = {{"auto", QZ_TRAIN_PACK_AUTO, false},
+                                      {"documents", QZ_TRAIN_PACK_DOCUMENTS, false},
+                                      {"stream", QZ_TRAIN_PACK_STREAM, false},
+                                      {NULL, 0, false}};
+
+static const qz_field_name starts[] = {
+    {"model", QZ_TRAIN_FROM_MODEL, false}, {"random", QZ_TRAIN_FROM_RANDOM, false}, {NULL, 0, false}};
+
+static const qz_field_name trained[] = {{"all", QZ_TRAIN_ALL, false},
+                                        {"adapter", QZ_TRAIN_ADAPTER, false},
+                                        {"scales", QZ_TRAIN_SCALES, false},
+                                        {NULL, 0, false}};
+
+static const qz_field_name schedules[] = {{"cosine", QZ_TRAIN_COSINE, false},
+                                          {"linear", QZ_TRAIN_LINEAR, false},
+                                          {"constant", QZ_TRAIN_CONSTANT, false},
+                                          {NULL, 0, false}};
+
+static const qz_field_name moments[] = {{"f32", false, false}, {"int8", true, false}, {NULL, 0, false}};
+
+static const qz_field_name quantizers[] = {
+    {"ste", QZ_TRAIN_STE, false}, {"lsq", QZ_TRAIN_LSQ, false}, {"lsq+", QZ_TRAIN_LSQ_PLUS, false}, {NULL, 0, false}};
+
+static const qz_field_name scale_kinds[] = {{"dynamic", QZ_TRAIN_DYNAMIC, false},
+                                            {"frozen", QZ_TRAIN_FROZEN, false},
+                                            {"learned", QZ_TRAIN_LEARNED, false},
+                                            {NULL, 0, false}};
+
+static const qz_field_name gradients[] = {{"clip", false, false}, {"pass", true, false}, {NULL, 0, false}};
+
+static const qz_field_name activation_scales[] = {
+    {"average", false, false}, {"learned", true, false}, {NULL, 0, false}};
+
+static const qz_field_name adapter_starts[] = {{"zeros", false, false}, {"loftq", true, false}, {NULL, 0, false}};
+
 #define MILLION 1e6
 #define LARGEST 9007199254740991.0 /* 2^53 - 1: JSON numbers are doubles */
 #define PLACE(member) offsetof(qz_recipe, member)
@@ -102,7 +137,8 @@ const qz_field qz_recipe_fields[] = {
     {"transforms", QZ_FIELD_PLUGINS, false, PLACE(transform), "[]", 0, QZ_RECIPE_TRANSFORMS, NULL, FROM(transforms),
      "what is folded into the weights before they are quantized, in this order"},
 
-    OBJECT("weights", true, QZ_NO_PLACE, "the numbers that weights become"),
+    OBJECT("weights", false, PLACE(weights.wanted),
+           "the numbers that weights become; only a recipe with `train` may leave it out, and quantizes nothing then"),
     NAME("weights.format", true, weights.format, NULL, formats, "number format of a code"),
     {"weights.group", QZ_FIELD_GROUP, false, PLACE(weights.group), "\"channel\"", 1, MILLION, groups, 0,
      "inputs that share a scale, a divisor of every quantized layer's inputs; \"channel\": one scale a row; "
@@ -170,6 +206,99 @@ const qz_field qz_recipe_fields[] = {
            "smallest share of tokens for which both predict the same"),
     NUMBER("evaluate.accept.layer_error", evaluate.accept_layer_error, NULL, 1e-9, 1000,
            "largest relative output error of any linear on the calibration text"),
+
+    OBJECT("train", false, PLACE(train.wanted), "training by `qat train`; a recipe without it is for qcal"),
+    TEXT("train.data", true, train.data, NULL, "text to train on, as in calibration.data; it may be larger than memory"),
+    TEXT("train.field", false, train.field, "\"text\"", "member of a .jsonl line that holds the text"),
+    NAME("train.pack", false, train.pack, "\"auto\"", packs,
+         "\"documents\": no attention from one document to another; \"stream\": windows of one long text; "
+         "\"auto\": documents for .jsonl, else stream"),
+    NAME("train.start", false, train.start, "\"model\"", starts,
+         "\"random\": fresh weights in the shape of the model, whose folder then needs none"),
+    NAME("train.parameters", false, train.parameters, "\"all\"", trained,
+         "what is trained: all weights (with a quantizer also its learned scales), a LoRA adapter beside frozen "
+         "weights, or the learned scales alone"),
+    {"train.steps", QZ_FIELD_INT, true, PLACE(train.steps), NULL, 1, 1000 * MILLION, NULL, 0, "optimizer steps"},
+    INT("train.batch", train.batch, "8", 1, MILLION, "sequences of a step"),
+    INT("train.micro_batch", train.micro_batch, NULL, 1, MILLION,
+        "sequences computed at once, a divisor of train.batch; all of them when not given"),
+    INT("train.sequence_length", train.sequence_length, "512", 2, MILLION, "tokens of a sequence"),
+    INT("train.seed", train.seed, "0", 0, LARGEST, "of everything that is drawn at random"),
+    BOOL("train.shuffle", train.shuffle, "true", "sequences in an order drawn by the seed, another one each epoch"),
+    NUMBER("train.learning_rate", train.learning_rate, NULL, 1e-9, 10,
+           "at its peak; when not given, 1e-3 from random weights, 2e-4 for an adapter, else 1e-4"),
+    NUMBER("train.scale_learning_rate", train.scale_learning_rate, NULL, 1e-9, 10,
+           "of learned scales and offsets; when not given, train.learning_rate"),
+    NAME("train.schedule", false, train.schedule, "\"cosine\"", schedules, "how the rate falls after the warm-up"),
+    NUMBER("train.warmup", train.warmup, "0.05", 0, 1, "share of the steps in which the rate rises"),
+    NUMBER("train.final_rate", train.final_rate, "0.1", 0, 1, "rate of the last step, as a share of the peak"),
+    NUMBER("train.weight_decay", train.weight_decay, NULL, 0, 10,
+           "of AdamW, on matrices only; when not given, 0.1 from random weights, else 0"),
+    NUMBER("train.beta1", train.beta1, "0.9", 0, 0.9999, "of AdamW: decay of the first moment"),
+    NUMBER("train.beta2", train.beta2, "0.95", 0, 0.99999, "of AdamW: decay of the second moment"),
+    NUMBER("train.epsilon", train.epsilon, "1e-8", 1e-16, 1, "of AdamW"),
+    NUMBER("train.clip_norm", train.clip_norm, "1", 0, MILLION, "largest norm of all gradients together; 0: any"),
+    FLAG("train.moments", train.moments_8bit, "\"f32\"", moments,
+         "type of AdamW's moments; int8 takes a quarter of the memory"),
+    NAME("train.compute", false, train.compute, "\"f32\"", activation_types,
+         "type of the products; master weights and gradients are f32"),
+    BOOL("train.recompute", train.recompute, "false",
+         "keep only what enters each layer and compute the rest again for the gradients: less memory, more time"),
+    OBJECT("train.loss", false, QZ_NO_PLACE, "a weighted sum of two losses a token"),
+    NUMBER("train.loss.cross_entropy", train.loss.cross_entropy, "1", 0, 1000, "weight of that of the next token"),
+    NUMBER("train.loss.divergence", train.loss.divergence, "0", 0, 1000,
+           "weight of the Kullback-Leibler divergence from the teacher's prediction"),
+    NUMBER("train.loss.temperature", train.loss.temperature, "1", 0.01, 100,
+           "divides both sides' logits in the divergence, whose weight is multiplied by its square"),
+    TEXT("train.loss.teacher", false, train.loss.teacher, NULL,
+         "folder of a model with the same vocabulary; when not given, the model as it was before training"),
+    TEXT("train.init", false, train.init, NULL,
+         "\"ptq\": first quantize as qcal would by this recipe, and start from its scales, weights and transforms; or a "
+         "quantized folder to start from"),
+    OBJECT("train.quantizer", false, PLACE(train.quantizer.wanted),
+           "how `weights` and `activations` are rounded while training; they are whenever `weights` is there, but for an "
+           "adapter that is not merge_aware"),
+    NAME("train.quantizer.method", false, train.quantizer.method, "\"ste\"", quantizers,
+         "straight-through, LSQ (learned scales), or LSQ+ (learned scales and zero points)"),
+    NAME("train.quantizer.scales", false, train.quantizer.scales, NULL, scale_kinds,
+         "\"dynamic\": from the weights at each step; \"frozen\": as they were at the start; \"learned\"; when not given: "
+         "learned with lsq and lsq+, frozen with train.init, else dynamic"),
+    FLAG("train.quantizer.gradient", train.quantizer.pass, "\"clip\"", gradients,
+         "of ste: \"clip\", zero where the code was clipped, or \"pass\", as if nothing were rounded"),
+    INT("train.quantizer.after", train.quantizer.after, "0", 0, 1000 * MILLION, "steps before rounding begins"),
+    NUMBER("train.quantizer.freeze", train.quantizer.freeze, "0", 0, 1,
+           "a weight whose code turns back in more than this share of the steps stays at its code; 0: never"),
+    FLAG("train.quantizer.activations", train.quantizer.learned_activations, "\"average\"", activation_scales,
+         "static scales of activations: a moving average of the extremes, or learned"),
+    OBJECT("train.adapter", false, PLACE(train.adapter.wanted), "the LoRA adapter of train.parameters \"adapter\""),
+    INT("train.adapter.rank", train.adapter.rank, "16", 1, 65536, "columns of B and rows of A"),
+    NUMBER("train.adapter.alpha", train.adapter.alpha, "32", 1e-6, MILLION, "B A is multiplied by alpha / rank"),
+    NUMBER("train.adapter.dropout", train.adapter.dropout, "0", 0, 0.99, "share of A's inputs that is left out"),
+    BOOL("train.adapter.rslora", train.adapter.rslora, "false", "B A is multiplied by alpha / sqrt(rank) instead"),
+    PATTERNS("train.adapter.targets", train.adapter.targets, "[]",
+             "linears that get one, named as in weights.skip; none given: all of the layers"),
+    FLAG("train.adapter.start", train.adapter.loftq, "\"zeros\"", adapter_starts,
+         "\"zeros\": B is 0, A random; \"loftq\": both fitted to what quantizing the base loses"),
+    INT("train.adapter.loftq_iterations", train.adapter.loftq_iterations, "1", 1, 100,
+        "times that base and adapter are fitted in turn"),
+    BOOL("train.adapter.merge_aware", train.adapter.merge_aware, "false",
+         "round the weight with the adapter in it as `weights` says, so that the merged checkpoint is what was trained"),
+    OBJECT("train.adapter.base", false, PLACE(train.adapter.base.wanted),
+           "how the frozen base is quantized in memory; when not given, it stays as it is stored"),
+    NAME("train.adapter.base.format", true, train.adapter.base.format, NULL, formats, "as weights.format"),
+    {"train.adapter.base.group", QZ_FIELD_GROUP, false, PLACE(train.adapter.base.group), "\"channel\"", 1, MILLION,
+     groups, 0, "as weights.group"},
+    BOOL("train.adapter.base.symmetric", train.adapter.base.symmetric, "false", "as weights.symmetric"),
+    BOOL("train.adapter.base.double_quant", train.adapter.base.double_quant, "false", "as weights.double_quant"),
+    PATTERNS("train.adapter.base.skip", train.adapter.base.skip, "[\"lm_head\"]", "as weights.skip"),
+    INT("train.save_every", train.save_every, "0", 0, 1000 * MILLION,
+        "steps between states that can be resumed; 0: at the end only"),
+    INT("train.keep", train.keep, "2", 1, 1000, "states that are kept, the newest ones"),
+    INT("train.evaluate_every", train.evaluate_every, "0", 0, 1000 * MILLION,
+        "steps between evaluations on evaluate.data; 0: at the end only"),
+    INT("train.patience", train.patience, "0", 0, MILLION,
+        "stop after so many evaluations without a better one; 0: never"),
+    BOOL("train.keep_best", train.keep_best, "false", "export the best evaluated state instead of the last one"),
 
     {"outputs", QZ_FIELD_OUTPUTS, false, QZ_NO_PLACE, NULL, 1, QZ_RECIPE_OUTPUTS, NULL, 0,
      "several checkpoints from one calibration: members that replace those of the recipe, one entry a checkpoint"},

@@ -15,7 +15,7 @@ typedef enum qz_field_type {
     QZ_FIELD_VERSION,    /* int */
     QZ_FIELD_TEXT,       /* const char * */
     QZ_FIELD_INT,        /* int64_t; one without a default is absent when 0 */
-    QZ_FIELD_NUMBER,     /* double; one without a default is absent when 0 */
+    QZ_FIELD_NUMBER,     /* double; one without a default is absent when 0, if 0 is out of range */
     QZ_FIELD_BOOL,       /* bool */
     QZ_FIELD_NAME,       /* an enum, by one of the names in `names` */
     QZ_FIELD_FLAG,       /* bool, by one of two names */

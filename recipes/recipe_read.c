@@ -7,7 +7,8 @@
 #include "recipes/recipe_reader.h"
 
 _Static_assert(sizeof(qz_dtype) == sizeof(int) && sizeof(qz_format) == sizeof(int) &&
-                   sizeof(qz_act_mode) == sizeof(int) && sizeof(qz_propagate) == sizeof(int),
+                   sizeof(qz_act_mode) == sizeof(int) && sizeof(qz_propagate) == sizeof(int) &&
+                   sizeof(qz_train_what) == sizeof(int) && sizeof(qz_train_method) == sizeof(int),
                "names are stored as int");
 
 typedef const qz_recipe_reader reader;

@@ -63,6 +63,13 @@ QZ_NODISCARD qz_status qz_recipe_check_rules(const qz_recipe_reader *r, const qz
 QZ_NODISCARD qz_status qz_recipe_check_figures(const qz_recipe_reader *r, const qz_json_node *root);
 QZ_NODISCARD qz_status qz_recipe_check_weights(const qz_recipe_reader *r, const qz_json_node *root,
                                                qz_recipe_weights *w);
+/* What format, group, symmetry and double quantization allow each other, of the object `part` at `path`. */
+QZ_NODISCARD qz_status qz_recipe_check_scheme(const qz_recipe_reader *r, const char *path, const qz_json_node *part,
+                                              qz_recipe_weights *w);
+/* recipe_train.c: what depends on the mode of training is filled in, and what contradicts it refused. */
+QZ_NODISCARD qz_status qz_recipe_check_train(const qz_recipe_reader *r, const qz_json_node *root);
+/* Weights, the recipe's or an override's, that are rounded while training. */
+QZ_NODISCARD qz_status qz_recipe_check_trained(const qz_recipe_reader *r, const qz_recipe_weights *w);
 QZ_NODISCARD qz_status qz_recipe_check_activations(const qz_recipe_reader *r, const qz_json_node *root,
                                                    qz_recipe_activations *a);
 /* recipe_canonical.c: sets recipe->text and recipe->hash. */

@@ -39,17 +39,17 @@ static qz_status check_symmetric(reader *r, const qz_json_node *part, const char
     return QZ_OK;
 }
 
-static qz_status check_float_group(reader *r, const char *format, int64_t group)
+static qz_status check_float_group(reader *r, const char *path, const char *format, int64_t group)
 {
     if (group <= 0) return QZ_OK;
-    return qz_recipe_fail(r, "weights.group", "found %lld, but %s takes \"channel\", \"tensor\" or \"block\"",
-                          (long long)group, format);
+    return qz_recipe_fail(r, path, "found %lld, but %s takes \"channel\", \"tensor\" or \"block\"", (long long)group,
+                          format);
 }
 
-static qz_status check_integer_group(reader *r, const char *format, int64_t group)
+static qz_status check_integer_group(reader *r, const char *path, const char *format, int64_t group)
 {
     if (group != QZ_GROUP_BLOCK) return QZ_OK;
-    return qz_recipe_fail(r, "weights.group",
+    return qz_recipe_fail(r, path,
                           "found \"block\", but %s takes a number of inputs, \"channel\" or \"tensor\"; blocks are "
                           "for fp8",
                           format);
@@ -57,30 +57,51 @@ static qz_status check_integer_group(reader *r, const char *format, int64_t grou
 
 /* Block sizes that every release of bitsandbytes with 4 bits takes (functional.py, quantize_4bit; 0.50 takes 32 too).
  */
-static qz_status check_codebook_group(reader *r, const char *format, const qz_json_node *weights, int64_t *group)
+static qz_status check_codebook_group(reader *r, const char *path, const char *format, const qz_json_node *part,
+                                      int64_t *group)
 {
-    if (!qz_json_get(weights, "group")) *group = 64;
+    if (!qz_json_get(part, "group")) *group = 64;
     if (*group >= 64 && *group <= 4096 && (*group & (*group - 1)) == 0) return QZ_OK;
-    return qz_recipe_fail(r, "weights.group",
+    return qz_recipe_fail(r, path,
                           "%s takes a group of 64, 128, 256, 512, 1024, 2048 or 4096; 64 is what "
                           "bitsandbytes takes when nothing is said",
                           format);
 }
 
-qz_status qz_recipe_check_weights(reader *r, const qz_json_node *root, qz_recipe_weights *w)
+qz_status qz_recipe_check_scheme(reader *r, const char *path, const qz_json_node *part, qz_recipe_weights *w)
 {
     const qz_format_info *format = qz_format_of(w->format);
-    const qz_json_node *weights = qz_json_get(root, "weights");
+    char symmetric[QZ_RECIPE_PATH], group[QZ_RECIPE_PATH], twice[QZ_RECIPE_PATH];
+    snprintf(symmetric, sizeof symmetric, "%s.symmetric", path);
+    snprintf(group, sizeof group, "%s.group", path);
+    snprintf(twice, sizeof twice, "%s.double_quant", path);
     bool integer = format->kind == QZ_KIND_INTEGER, codebook = format->kind == QZ_KIND_CODEBOOK;
-    bool floating = format->kind == QZ_KIND_FLOAT;
-    if (!integer) QZ_TRY(check_symmetric(r, weights, "weights.symmetric", format->name, &w->symmetric));
-    if (integer) QZ_TRY(check_integer_group(r, format->name, w->group));
-    if (floating) QZ_TRY(check_float_group(r, format->name, w->group));
-    if (codebook) QZ_TRY(check_codebook_group(r, format->name, weights, &w->group));
+    if (!integer) QZ_TRY(check_symmetric(r, part, symmetric, format->name, &w->symmetric));
+    if (integer) QZ_TRY(check_integer_group(r, group, format->name, w->group));
+    if (format->kind == QZ_KIND_FLOAT) QZ_TRY(check_float_group(r, group, format->name, w->group));
+    if (codebook) QZ_TRY(check_codebook_group(r, group, format->name, part, &w->group));
     if (w->double_quant && !codebook)
-        return qz_recipe_fail(r, "weights.double_quant", "found true, but %s has none: it is for nf4 and fp4",
-                              format->name);
+        return qz_recipe_fail(r, twice, "found true, but %s has none: it is for nf4 and fp4", format->name);
+    return QZ_OK;
+}
+
+qz_status qz_recipe_check_weights(reader *r, const qz_json_node *root, qz_recipe_weights *w)
+{
+    QZ_TRY(qz_recipe_check_scheme(r, "weights", qz_json_get(root, "weights"), w));
     return check_statistics(r, w);
+}
+
+/* Training may leave all weights as they are; then there is nothing that the rest could be about. */
+static qz_status check_no_weights(reader *r, const qz_json_node *root)
+{
+    static const char *const need_weights[] = {"transforms", "activations", "kv_cache", "overrides", NULL};
+    if (!r->recipe->train.wanted) return qz_recipe_fail(r, "weights", "missing: %s", qz_field_at("weights")->help);
+    for (const char *const *key = need_weights; *key; key++) {
+        const qz_json_node *node = qz_json_get(root, *key);
+        if (node && !(qz_json_is(node, QZ_JSON_ARRAY) && qz_json_count(node) == 0))
+            return qz_recipe_fail(r, *key, "nothing is quantized without \"weights\": add it, or leave this key out");
+    }
+    return QZ_OK;
 }
 
 /* An override that sets the mode alone leaves the base's observer behind. */
@@ -169,10 +190,13 @@ static qz_status check_paths(reader *r)
 
 qz_status qz_recipe_check_rules(reader *r, const qz_json_node *root)
 {
+    const bool quantizes = r->recipe->weights.wanted;
     QZ_TRY(check_transforms(r));
-    QZ_TRY(qz_recipe_check_weights(r, root, &r->recipe->weights));
+    if (!quantizes) QZ_TRY(check_no_weights(r, root));
+    if (quantizes) QZ_TRY(qz_recipe_check_weights(r, root, &r->recipe->weights));
     QZ_TRY(qz_recipe_check_activations(r, root, &r->recipe->activations));
     QZ_TRY(check_cache(r));
     QZ_TRY(check_accept(r));
+    if (r->recipe->train.wanted) QZ_TRY(qz_recipe_check_train(r, root));
     return check_paths(r);
 }

@@ -288,6 +288,7 @@ static void put_root(qz_json_writer *w, const qz_recipe_catalog *catalog)
     qz_json_end(w);
     qz_json_begin_object(w, "else");
     put_required(w, "", false);
+    qz_json_put_raw(w, "anyOf", "[ { \"required\": [\"weights\"] }, { \"required\": [\"train\"] } ]");
     qz_json_end(w);
 }
 

@@ -50,6 +50,7 @@ typedef struct qz_patterns {
 enum { QZ_GROUP_CHANNEL = 0, QZ_GROUP_TENSOR = -1, QZ_GROUP_BLOCK = -2 /* 128 x 128 */ };
 
 typedef struct qz_recipe_weights {
+    bool wanted; /* false: nothing is quantized, which only a recipe that trains may say */
     qz_format format;
     int64_t group; /* > 0: inputs that share a scale; or QZ_GROUP_... */
     bool symmetric, double_quant;
@@ -74,6 +75,73 @@ typedef struct qz_recipe_exception {
     qz_recipe_weights weights; /* its skip is the base's or the entry's own */
     qz_recipe_activations activations;
 } qz_recipe_exception;
+
+/* ---- training (`qat`); what a name means: docs/training.md ---- */
+
+typedef enum qz_train_start { QZ_TRAIN_FROM_MODEL, QZ_TRAIN_FROM_RANDOM } qz_train_start;
+typedef enum qz_train_what { QZ_TRAIN_ALL, QZ_TRAIN_ADAPTER, QZ_TRAIN_SCALES } qz_train_what;
+typedef enum qz_train_pack { QZ_TRAIN_PACK_AUTO, QZ_TRAIN_PACK_DOCUMENTS, QZ_TRAIN_PACK_STREAM } qz_train_pack;
+typedef enum qz_train_schedule { QZ_TRAIN_COSINE, QZ_TRAIN_LINEAR, QZ_TRAIN_CONSTANT } qz_train_schedule;
+typedef enum qz_train_method { QZ_TRAIN_STE, QZ_TRAIN_LSQ, QZ_TRAIN_LSQ_PLUS } qz_train_method;
+typedef enum qz_train_scales { QZ_TRAIN_DYNAMIC, QZ_TRAIN_FROZEN, QZ_TRAIN_LEARNED } qz_train_scales;
+
+/* How weights and activations are rounded while training. */
+typedef struct qz_recipe_quantizer {
+    bool wanted; /* some are */
+    qz_train_method method;
+    qz_train_scales scales;
+    bool pass;                /* "gradient": "pass", everywhere; else "clip", where the code lies inside the grid */
+    bool learned_activations; /* static ones; else a moving average of their extremes */
+    int64_t after;            /* the first step that rounds, from 0 */
+    double freeze; /* share of steps in which a weight's code turns back, above which it is frozen; 0: none */
+} qz_recipe_quantizer;
+
+/* LoRA: y = W x + factor B A x, factor alpha / rank, or alpha / sqrt(rank) with rslora. */
+typedef struct qz_recipe_adapter {
+    bool wanted;
+    int64_t rank;
+    double alpha, dropout;
+    bool rslora, loftq, merge_aware;
+    int64_t loftq_iterations;
+    qz_patterns targets;    /* none: all linears of the layers */
+    qz_recipe_weights base; /* scheme of the frozen base (format, group, symmetric, double_quant, skip); not wanted: as
+                               it is stored */
+} qz_recipe_adapter;
+
+/* Every value is the one that holds: what a recipe leaves out and what depends on the rest (the learning rates, decay,
+ * scales, micro_batch) is filled in when it is read, by recipe_train.c. */
+typedef struct qz_recipe_train {
+    bool wanted; /* a "train" object was given */
+    const char *data, *field;
+    qz_train_pack pack;
+    qz_train_start start;
+    qz_train_what parameters;
+    int64_t steps, batch, micro_batch; /* of sequences; micro_batch divides batch */
+    int64_t sequence_length;
+    uint64_t seed;
+    bool shuffle;
+    double learning_rate, scale_learning_rate;
+    qz_train_schedule schedule;
+    double warmup, final_rate; /* shares: of the steps, of the learning rate */
+    double weight_decay, beta1, beta2, epsilon;
+    double clip_norm;  /* 0: not clipped */
+    bool moments_8bit; /* "moments": "int8" */
+    qz_dtype compute;  /* F32 or BF16 */
+    bool recompute;
+    struct {
+        double cross_entropy, divergence; /* weights, not both 0 */
+        double temperature;
+        const char *teacher; /* folder; NULL: the model as it was before training */
+    } loss;
+    const char *init; /* NULL, "ptq", or a quantized folder */
+    qz_recipe_quantizer quantizer;
+    qz_recipe_adapter adapter;
+    int64_t save_every;     /* steps; 0: at the end only */
+    int64_t keep;           /* state files */
+    int64_t evaluate_every; /* steps; 0: not while training */
+    int64_t patience;       /* evaluations without gain after which training stops; 0: never */
+    bool keep_best;         /* what is exported is the best evaluated state, not the last one */
+} qz_recipe_train;
 
 typedef enum qz_propagate { QZ_PROPAGATE_AUTO, QZ_PROPAGATE_QUANTIZED, QZ_PROPAGATE_ORIGINAL } qz_propagate;
 
@@ -126,6 +194,7 @@ typedef struct qz_recipe {
         double accept_top1;             /* least agreement, 0 to 1; 0: not asked */
         double accept_layer_error;      /* 0: not asked */
     } evaluate;
+    qz_recipe_train train;
     char hash[33];    /* of the recipe after overrides, in canonical form */
     const char *text; /* that canonical form, for report.json */
 } qz_recipe;
@@ -149,6 +218,8 @@ qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type);
 /* What applies to a module: the last override that matches it, else the recipe's own. False: it stays as it is. */
 bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_weights **weights,
                       const qz_recipe_activations **activations);
+/* train.init is "ptq": the recipe's own qcal job comes first. */
+bool qz_recipe_starts_from_ptq(const qz_recipe *r);
 bool qz_patterns_match(const qz_patterns *p, const char *module);
 /* Patterns as the NULL-terminated list that qz_model_open wants, in `arena`; NULL when memory is short. */
 const char *const *qz_pattern_list(const qz_patterns *p, qz_arena *arena);

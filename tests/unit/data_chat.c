@@ -31,7 +31,7 @@ static void check_case(const qz_json_node *c)
     qz_chat chat;
     qz_text out = {0};
     check_ok(qz_chat_parse(&chat, qz_json_text(qz_json_get(c, "template")), "<s>", "</s>", arena));
-    qz_status status = qz_chat_render(&out, &chat, qz_json_get(c, "messages"), arena);
+    qz_status status = qz_chat_render(&out, &chat, qz_json_get(c, "messages"), NULL, arena);
     if (qz_json_is(expected, QZ_JSON_STRING)) {
         cr_expect(status == QZ_OK, "%s: %s", name, qz_error_message());
         check_ok(qz_text_add(&out, "", 1));
@@ -99,7 +99,7 @@ static qz_status render(const char *messages)
     qz_text out = {0};
     check_ok(qz_chat_parse(&chat, CHATML, NULL, NULL, arena));
     check_ok(qz_json_parse(&doc, messages, strlen(messages)));
-    qz_status status = qz_chat_render(&out, &chat, qz_json_root(doc), arena);
+    qz_status status = qz_chat_render(&out, &chat, qz_json_root(doc), NULL, arena);
     qz_text_free(&out);
     qz_json_close(doc);
     return status;

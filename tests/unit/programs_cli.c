@@ -16,19 +16,24 @@ static void forget(void)
 
 TestSuite(cli, .fini = forget);
 
-/* Runs with up to seven arguments; keeps what was printed. */
-static int qcal(const char *a, const char *b, const char *c, const char *d, const char *e)
+/* Runs with up to five arguments; keeps what was printed. */
+static int program(const qz_program *p, const char *a, const char *b, const char *c, const char *d, const char *e)
 {
-    const char *argv[] = {"qcal", a, b, c, d, e, NULL};
+    const char *argv[] = {p->name, a, b, c, d, e, NULL};
     size_t out_size, err_size;
     int argc = 1;
     while (argv[argc]) argc++;
     forget();
     FILE *o = open_memstream(&out, &out_size), *r = open_memstream(&err, &err_size);
-    int code = qz_cli_main(argc, (char **)argv, o, r);
+    int code = qz_cli_main(p, argc, (char **)argv, o, r);
     fclose(o);
     fclose(r);
     return code;
+}
+
+static int qcal(const char *a, const char *b, const char *c, const char *d, const char *e)
+{
+    return program(&qz_qcal, a, b, c, d, e);
 }
 
 #define check_usage(part, a, b, c, d, e)                                                                               \
@@ -71,6 +76,8 @@ Test(cli, recipe_errors_are_usage_errors)
     check_usage("no/such.json", "run", "no/such.json", NULL, NULL, NULL);
     check_usage("weights.groop: unknown key; did you mean \"group\"? (from --set weights.groop=64)", "plan",
                 "recipes/awq-llama.json", "--set", "weights.groop=64", NULL);
+    check_usage("recipes/int8-dynamic.json: train: this recipe trains: use `qat train recipes/int8-dynamic.json`",
+                "run", "recipes/int8-dynamic.json", "--set", "train={\"data\": \"a.txt\", \"steps\": 1}", NULL);
     check_usage("backend: unknown backend \"gpu\"", "plan", "recipes/awq-llama.json", "--backend=gpu", NULL, NULL);
 }
 
@@ -84,33 +91,51 @@ Test(cli, help)
 }
 
 /* Each command explains itself in three ways, and names its options. */
+static void check_help(const qz_program *p, const qz_command *c)
+{
+    cr_assert_eq(program(p, "help", c->name, NULL, NULL, NULL), 0);
+    char *first = strdup(out);
+    cr_assert_eq(program(p, c->name, "--help", NULL, NULL, NULL), 0);
+    cr_assert_str_eq(out, first);
+    free(first);
+    cr_assert_eq(program(p, c->name, "-h", NULL, NULL, NULL), 0);
+    cr_assert(strstr(out, p->name) != NULL);
+    for (const char *const *o = c->options; *o; o++) {
+        cr_assert(qz_cli_option_find(*o) != NULL, "%s: --%s", c->name, *o);
+        cr_assert(strstr(out, *o) != NULL, "%s: --%s", c->name, *o);
+    }
+}
+
 Test(cli, help_of_every_command)
 {
-    const qz_command *c;
-    for (size_t i = 0; (c = qz_command_at(i)) != NULL; i++) {
-        cr_assert_eq(qcal("help", c->name, NULL, NULL, NULL), 0);
-        char *first = strdup(out);
-        cr_assert_eq(qcal(c->name, "--help", NULL, NULL, NULL), 0);
-        cr_assert_str_eq(out, first);
-        free(first);
-        cr_assert_eq(qcal(c->name, "-h", NULL, NULL, NULL), 0);
-        for (const char *const *o = c->options; *o; o++) {
-            cr_assert(qz_cli_option_find(*o) != NULL, "%s: --%s", c->name, *o);
-            cr_assert(strstr(out, *o) != NULL, "%s: --%s", c->name, *o);
-        }
-    }
+    static const qz_program *const programs[] = {&qz_qcal, &qz_qat};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 0; j < programs[i]->count; j++) check_help(programs[i], &programs[i]->commands[j]);
+}
+
+Test(cli, each_program_has_its_name)
+{
+    cr_assert_eq(program(&qz_qat, "--version", NULL, NULL, NULL, NULL), 0);
+    cr_assert_str_eq(out, "qat " QZ_VERSION "\n");
+    cr_assert_eq(program(&qz_qat, "help", NULL, NULL, NULL, NULL), 0);
+    cr_assert(strstr(out, "qat list KIND") && !strstr(out, "qcal"), "%s", out);
+    cr_assert_eq(program(&qz_qat, "lits", "solvers", NULL, NULL, NULL), QZ_EXIT_USAGE);
+    cr_assert_str_eq(err, "qat: error: unknown command \"lits\"; did you mean \"list\"?\n");
+    cr_assert_eq(program(&qz_qat, "run", "a.json", NULL, NULL, NULL), QZ_EXIT_USAGE);
+    cr_assert_eq(program(&qz_qat, "list", "solvers", NULL, NULL, NULL), 0);
+    cr_assert(strstr(out, "gptq") != NULL, "%s", out);
 }
 
 static const qz_command *command(const char *name)
 {
     const qz_command *c;
-    check_ok(qz_command_find(&c, name));
+    check_ok(qz_command_find(&c, &qz_qcal, name));
     return c;
 }
 
 Test(cli, values_arrive)
 {
-    qz_cli cli = {0};
+    qz_cli cli = {.program = &qz_qcal};
     const char *argv[] = {"r.json",    "--model=m", "--output",    "o",      "--set",   "a.b=1",  "--set=c=d=e",
                           "--threads", "3",         "--overwrite", "--json", "--quiet", "--data", "-"};
     check_ok(qz_cli_parse(&cli, command("run"), 14, (char **)argv));
@@ -126,7 +151,7 @@ Test(cli, values_arrive)
 
 Test(cli, two_dashes_end_the_options)
 {
-    qz_cli cli = {0};
+    qz_cli cli = {.program = &qz_qcal};
     const char *argv[] = {"--", "--model"};
     check_ok(qz_cli_parse(&cli, command("run"), 2, (char **)argv));
     cr_assert_str_eq(cli.argument[0], "--model");
@@ -134,7 +159,7 @@ Test(cli, two_dashes_end_the_options)
 
 Test(cli, too_many_of_one)
 {
-    qz_cli cli = {0};
+    qz_cli cli = {.program = &qz_qcal};
     const char *argv[2 * QZ_CLI_LIST + 3] = {"r.json"};
     for (int i = 0; i <= QZ_CLI_LIST; i++) {
         argv[2 * i + 1] = "--set";
@@ -178,6 +203,6 @@ Test(cli, full_output_is_a_failure)
     const char *argv[] = {"qcal", "help", NULL};
     FILE *full = fopen("/dev/full", "w");
     cr_assert(full != NULL);
-    cr_assert_eq(qz_cli_main(2, (char **)argv, full, stderr), QZ_EXIT_FAILED);
+    cr_assert_eq(qz_cli_main(&qz_qcal, 2, (char **)argv, full, stderr), QZ_EXIT_FAILED);
     fclose(full);
 }

@@ -10,7 +10,7 @@ static int decode(const char *folder, const char *output, char *message, size_t 
 {
     char *argv[] = {(char *)"qcal", (char *)"decode", (char *)folder, (char *)"--output", (char *)output, NULL};
     FILE *out = tmpfile(), *err = tmpfile();
-    int code = qz_cli_main(5, argv, out, err);
+    int code = qz_cli_main(&qz_qcal, 5, argv, out, err);
     rewind(err);
     message[fread(message, 1, size - 1, err)] = '\0';
     fclose(out);

@@ -638,7 +638,7 @@ static int qcal(const char *folder, const char *consumer, const char *more)
     free(out);
     free(err);
     FILE *o = open_memstream(&out, &out_size), *e = open_memstream(&err, &err_size);
-    const int code = qz_cli_main(more ? 6 : 5, (char **)argv, o, e);
+    const int code = qz_cli_main(&qz_qcal, more ? 6 : 5, (char **)argv, o, e);
     fclose(o);
     fclose(e);
     return code;

@@ -3,7 +3,7 @@
 
 #include "base/parallel.h"
 #include "quant/gptq.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "testing/quant_case.h"
 #include "testing/tolerances.h"
 

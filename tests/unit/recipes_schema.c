@@ -52,7 +52,9 @@ Test(schema, is_json_and_says_what_the_table_says)
     cr_assert_eq(qz_json_double(follow(scaling, "properties/grid/maximum")), 100);
     cr_assert_eq(qz_json_double(follow(scaling, "properties/damp/default")), 0.25);
     cr_assert_str_eq(qz_json_text(follow(scaling, "properties/norm/default")), "max");
-    cr_assert_eq(qz_json_count(follow(root, "else/required")), 5);
+    cr_assert_eq(qz_json_count(follow(root, "else/required")), 4);
+    cr_assert_eq(qz_json_count(follow(root, "else/anyOf")), 2); /* weights or train */
+    cr_assert_eq(qz_json_double(follow(root, "properties/train/properties/batch/default")), 8);
     cr_assert_eq(qz_json_count(follow(root, "then/required")), 1);
     cr_assert_not(qz_json_true(qz_json_get(root, "additionalProperties")));
     qz_json_close(doc);

@@ -63,6 +63,7 @@ __global__ void codebooks(float *y, uint8_t *codes, const float *w, int n, float
     if (i >= n) return;
     codes[i] = qz_codebook_encode(w[i], qz_codebook_scale(1.0f, QZ_F32), QZ_FORMAT_NF4);
     y[i] = qz_codebook_decode(codes[i], 1.0f, QZ_FORMAT_FP4) +
+           qz_dynamic_unsigned_decode(qz_dynamic_unsigned_encode(w[i])) +
            qz_double_decode(qz_dynamic_encode(w[i]), second, offset) +
            qz_grid_narrow_scale(qz_grid_narrow(-1.0f, w[i], 8, QZ_F32).scale, 8);
 }

@@ -1,0 +1,293 @@
+/* Windows and labels of the training loader, by hand. Letters are ids 0 to 25. */
+#include "base/h5.h"
+#include "data/data.h"
+#include "data/loader_impl.h"
+#include "testing/small_tokenizer.h"
+
+enum { MOST = 4096, BOS = 30, EOS = 31, PIPE = 27, SPACE = 28, JOINED = 29, NONE = QZ_LABEL_NONE };
+
+/* "\n" is 26, "|" 27, " " 28 and "ab" 29. */
+static qz_tokenizer *letters(void)
+{
+    char vocab[1024] = "\"\\n\": 26, \"|\": 27, \" \": 28, \"ab\": 29";
+    for (int c = 0; c < 26; c++) sprintf(vocab + strlen(vocab), ", \"%c\": %d", 'a' + c, c);
+    return small_open(small_json(vocab, "\"a b\"", "", ""));
+}
+
+typedef struct fixture {
+    qz_tokenizer *t;
+    qz_loader *s;
+    qz_loader_rule rule;
+    int32_t ids[MOST], labels[MOST], first[MOST];
+    qz_loader_batch batch;
+} fixture;
+
+static void begin(fixture *f, const char *name, const char *text)
+{
+    *f = (fixture){.t = letters()};
+    f->batch = (qz_loader_batch){.ids = f->ids, .labels = f->labels, .first = f->first};
+    test_write_file(test_path(name), text, strlen(text));
+    f->rule = (qz_loader_rule){.path = test_path(name), .length = 4, .bos = BOS, .eos = EOS};
+    f->rule.folder = test_folder();
+    f->rule.vocabulary = 32;
+}
+
+static void end(fixture *f)
+{
+    qz_loader_close(f->s);
+    qz_tokenizer_close(f->t);
+}
+
+static void check_array(const char *what, const int32_t *got, const int32_t *want, int count)
+{
+    for (int i = 0; i < count; i++)
+        cr_expect_eq(got[i], want[i], "%s %d: %d, expected %d", what, i, (int)got[i], (int)want[i]);
+}
+
+/* The next window is this one. */
+static void check_window(fixture *f, const int32_t *ids, const int32_t *labels, const int32_t *first)
+{
+    int count = (int)f->rule.length, targets = 0;
+    check_ok(qz_loader_next(f->s, &f->batch, 1));
+    cr_assert(f->batch.sequences == 1 && f->batch.length == count);
+    check_array("id", f->ids, ids, count);
+    check_array("label", f->labels, labels, count);
+    check_array("first", f->first, first, count);
+    for (int i = 0; i < count; i++) targets += labels[i] != NONE;
+    cr_expect_eq(f->batch.targets, targets);
+}
+
+static void open_it(fixture *f)
+{
+    check_ok(qz_loader_open(&f->s, &f->rule, f->t));
+}
+
+#define LIST(...) ((int32_t[]){__VA_ARGS__})
+#define ZEROS LIST(0, 0, 0, 0)
+
+Test(data_loader, text_is_cut_as_for_calibration)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdefghijk");
+    open_it(&f);
+    cr_assert(qz_loader_windows(f.s) == 3 && qz_loader_tokens(f.s) == 9 && !qz_loader_packs(f.s));
+    check_window(&f, LIST(BOS, 2, 3, 4), LIST(2, 3, 4, 5), ZEROS);
+    check_window(&f, LIST(BOS, 5, 6, 7), LIST(5, 6, 7, 8), ZEROS);
+    check_window(&f, LIST(BOS, 8, 9, 10), LIST(8, 9, 10, NONE), ZEROS);
+    check_window(&f, LIST(BOS, 2, 3, 4), LIST(2, 3, 4, 5), ZEROS);
+    cr_assert(qz_loader_position_of(f.s).epoch == 1 && qz_loader_position_of(f.s).index == 1);
+    end(&f);
+}
+
+Test(data_loader, text_without_bos)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdefghijk");
+    f.rule.bos = -1;
+    open_it(&f);
+    cr_assert(qz_loader_windows(f.s) == 2);
+    check_window(&f, LIST(2, 3, 4, 5), LIST(3, 4, 5, 6), ZEROS);
+    check_window(&f, LIST(6, 7, 8, 9), LIST(7, 8, 9, 10), ZEROS);
+    end(&f);
+}
+
+Test(data_loader, line_ends_are_read_as_python_reads_them)
+{
+    fixture f;
+    begin(&f, "s.txt", "c\r\nd\re\n\r\n");
+    f.rule.length = 7;
+    open_it(&f);
+    check_window(&f, LIST(BOS, 2, 26, 3, 26, 4, 26), LIST(2, 26, 3, 26, 4, 26, 26), LIST(0, 0, 0, 0, 0, 0, 0));
+    end(&f);
+}
+
+Test(data_loader, documents_stay_apart)
+{
+    fixture f;
+    begin(&f, "s.jsonl", "{\"text\": \"cd\"}\n{\"text\": \"\"}\n{\"text\": \"efghi\"}\n{\"text\": \"j\"}\n");
+    open_it(&f);
+    cr_assert(qz_loader_windows(f.s) == 3 && qz_loader_tokens(f.s) == 14 && qz_loader_packs(f.s));
+    check_window(&f, LIST(BOS, 2, 3, EOS), LIST(2, 3, EOS, NONE), ZEROS);
+    check_window(&f, LIST(BOS, 4, 5, 6), LIST(4, 5, 6, 7), ZEROS);
+    check_window(&f, LIST(7, 8, EOS, BOS), LIST(8, EOS, NONE, 9), LIST(0, 0, 0, 3));
+    end(&f);
+}
+
+Test(data_loader, documents_without_bos_and_eos)
+{
+    fixture f;
+    begin(&f, "s.jsonl", "{\"text\": \"cd\"}\n{\"text\": \"efghi\"}\n");
+    f.rule.bos = f.rule.eos = -1;
+    open_it(&f);
+    check_window(&f, LIST(2, 3, 4, 5), LIST(3, NONE, 5, 6), LIST(0, 0, 2, 2));
+    end(&f);
+}
+
+Test(data_loader, lines_as_one_text)
+{
+    fixture f;
+    begin(&f, "s.jsonl", "{\"text\": \"cd\"}\n{\"text\": \"efghi\"}\n");
+    f.rule.pack = QZ_LOADER_STREAM;
+    open_it(&f);
+    check_window(&f, LIST(BOS, 2, 3, 4), LIST(2, 3, 4, 5), ZEROS);
+    end(&f);
+}
+
+Test(data_loader, a_text_may_be_one_document)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdef");
+    f.rule.pack = QZ_LOADER_DOCUMENTS;
+    f.rule.length = 6;
+    open_it(&f);
+    check_window(&f, LIST(BOS, 2, 3, 4, 5, EOS), LIST(2, 3, 4, 5, EOS, NONE), LIST(0, 0, 0, 0, 0, 0));
+    end(&f);
+}
+
+/* "ab" is one id, and only b is of the completion: it counts. */
+Test(data_loader, prompts_do_not_count)
+{
+    fixture f;
+    begin(&f, "s.jsonl",
+          "{\"prompt\": \"cd\", \"completion\": \"ef\"}\n{\"prompt\": \"ca\", \"completion\": \"bc\"}\n");
+    f.rule.length = 11;
+    open_it(&f);
+    check_window(&f, LIST(BOS, 2, 3, 4, 5, EOS, BOS, 2, JOINED, 2, EOS),
+                 LIST(NONE, NONE, 4, 5, EOS, NONE, NONE, JOINED, 2, EOS, NONE), LIST(0, 0, 0, 0, 0, 0, 6, 6, 6, 6, 6));
+    end(&f);
+}
+
+Test(data_loader, an_empty_completion_is_the_end_only)
+{
+    fixture f;
+    begin(&f, "s.jsonl", "{\"prompt\": \"cd\", \"completion\": \"\"}\n");
+    open_it(&f);
+    check_window(&f, LIST(BOS, 2, 3, EOS), LIST(NONE, NONE, EOS, NONE), ZEROS);
+    end(&f);
+}
+
+static void with_h5(fixture *f, const int64_t *ids, uint64_t count)
+{
+    qz_h5 *file;
+    begin(f, "s.h5", "");
+    check_ok(qz_h5_create(&file, f->rule.path));
+    check_ok(qz_h5_write(file, "ids", QZ_H5_I64, ids, 1, &count));
+    check_ok(qz_h5_close(file));
+}
+
+Test(data_loader, ids_from_hdf5)
+{
+    fixture f;
+    with_h5(&f, (int64_t[]){1, 2, 70000, 4}, 4);
+    f.rule.vocabulary = 0;
+    check_ok(qz_loader_open(&f.s, &f.rule, NULL));
+    check_window(&f, LIST(BOS, 1, 2, 70000), LIST(1, 2, 70000, 4), ZEROS);
+    qz_loader_close(f.s);
+    f.rule.vocabulary = 70000;
+    check_fails(QZ_FORMAT, "token 2 has id 70000, but the model's vocabulary has only 70000 ids",
+                qz_loader_open(&f.s, &f.rule, NULL));
+    f.rule.vocabulary = 70001;
+    check_ok(qz_loader_open(&f.s, &f.rule, NULL));
+    check_window(&f, LIST(BOS, 1, 2, 70000), LIST(1, 2, 70000, 4), ZEROS);
+    end(&f);
+}
+
+Test(data_loader, too_little_says_how_much)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdefghijk");
+    f.rule.length = 20;
+    check_fails(QZ_FORMAT, "s.txt has 9 tokens, less than one window, which takes 19",
+                qz_loader_open(&f.s, &f.rule, f.t));
+    f.rule.length = 4;
+    f.rule.batch = 4;
+    check_fails(QZ_FORMAT, "s.txt has 9 tokens, that is 3 windows of 4; a batch takes 4 (12 tokens)",
+                qz_loader_open(&f.s, &f.rule, f.t));
+    cr_assert_null(f.s);
+    f.rule.batch = 3;
+    open_it(&f);
+    check_ok(qz_loader_next(f.s, &f.batch, 3));
+    check_fails(QZ_FORMAT, "a batch takes 4", qz_loader_next(f.s, &f.batch, 4));
+    cr_assert(qz_loader_position_of(f.s).epoch == 1 && qz_loader_position_of(f.s).index == 0);
+    end(&f);
+}
+
+static void check_open_fails(const char *name, const char *text, qz_status code, const char *part)
+{
+    fixture f;
+    begin(&f, name, text);
+    check_fails(code, part, qz_loader_open(&f.s, &f.rule, f.t));
+    end(&f);
+}
+
+Test(data_loader, what_is_wrong_is_named)
+{
+    check_open_fails("w.txt", "", QZ_FORMAT, "w.txt: the file is empty");
+    check_open_fails("w.txt", "ab\xff", QZ_FORMAT, "w.txt: not UTF-8 text: byte 0xff at offset 2");
+    check_open_fails("w.csv", "ab", QZ_ARG, "known suffixes");
+    check_open_fails("w.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\"\n", QZ_FORMAT, "w.jsonl:2: ");
+    check_open_fails(
+        "w.jsonl", "\n{\"prompt\": \"a\"}\n", QZ_FORMAT,
+        "w.jsonl:2: the field \"text\" is missing, and there are neither messages nor prompt and completion");
+    check_open_fails("w.jsonl", "{\"prompt\": \"a\", \"completion\": 5}\n", QZ_FORMAT,
+                     "w.jsonl:1: completion: found 5");
+    check_open_fails("w.jsonl", "{\"messages\": []}\n", QZ_ARG, "w.jsonl:1: the line holds a conversation");
+}
+
+Test(data_loader, rules_that_cannot_be_are_refused)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdefghijk");
+    f.rule.length = 1;
+    check_fails(QZ_ARG, "windows of 1 ids", qz_loader_open(&f.s, &f.rule, f.t));
+    f.rule.length = 4;
+    f.rule.eos = 32;
+    check_fails(QZ_ARG, "EOS id 32", qz_loader_open(&f.s, &f.rule, f.t));
+    f.rule.eos = EOS;
+    f.rule.folder = NULL;
+    check_fails(QZ_ARG, "no folder", qz_loader_open(&f.s, &f.rule, f.t));
+    f.rule.folder = "/no/such/folder";
+    check_fails(QZ_IO, "/no/such/folder: cannot hold", qz_loader_open(&f.s, &f.rule, f.t));
+    f.rule.folder = test_folder();
+    f.rule.vocabulary = 5;
+    f.rule.bos = f.rule.eos = -1;
+    check_fails(QZ_FORMAT, "token 3 has id 5 (\"f\")", qz_loader_open(&f.s, &f.rule, f.t));
+    check_fails(QZ_ARG, "text needs a tokenizer", qz_loader_open(&f.s, &f.rule, NULL));
+    end(&f);
+}
+
+Test(data_loader, seeking_beyond_the_data_is_refused)
+{
+    fixture f;
+    begin(&f, "s.txt", "cdefghijk");
+    open_it(&f);
+    check_ok(qz_loader_seek(f.s, (qz_loader_position){7, 2}));
+    check_fails(QZ_FORMAT, "no window 3 in epoch 0: an epoch has 3 windows",
+                qz_loader_seek(f.s, (qz_loader_position){0, 3}));
+    check_fails(QZ_FORMAT, "no window -1", qz_loader_seek(f.s, (qz_loader_position){0, -1}));
+    check_fails(QZ_FORMAT, "epoch -1", qz_loader_seek(f.s, (qz_loader_position){-1, 0}));
+    cr_assert(qz_loader_position_of(f.s).epoch == 7);
+    end(&f);
+}
+
+static void check_hash(const char *name, const char *text, const char *hash, bool same)
+{
+    fixture f;
+    begin(&f, name, text);
+    open_it(&f);
+    cr_expect_eq(strcmp(qz_loader_hash(f.s), hash) == 0, same, "%s: hash %s", text, qz_loader_hash(f.s));
+    end(&f);
+}
+
+Test(data_loader, the_hash_is_that_of_ids_and_of_what_counts)
+{
+    char hash[QZ_HASH_TEXT];
+    fixture f;
+    begin(&f, "h.jsonl", "{\"text\": \"cdefg\"}\n");
+    open_it(&f);
+    strcpy(hash, qz_loader_hash(f.s));
+    end(&f);
+    check_hash("h.jsonl", "{ \"text\": \"cdefg\", \"id\": 1}\n", hash, true);
+    check_hash("h.jsonl", "{\"text\": \"cdefh\"}\n", hash, false);
+    check_hash("h.jsonl", "{\"prompt\": \"cd\", \"completion\": \"efg\"}\n", hash, false);
+}
