@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "base/parallel.h"
-#include "quant/gptq.h"
 #include "numeric/piece.h"
+#include "quant/gptq.h"
 #include "testing/quant_case.h"
 #include "testing/tolerances.h"
 
