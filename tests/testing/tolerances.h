@@ -36,6 +36,7 @@
 #define TOL_HISTOGRAM_BIN 0.032   /* relative; a bin of the log histogram is 1/32 of its octave wide */
 #define TOL_HISTOGRAM_MSE 0.02    /* relative; error of the range found from bins, against the least one */
 #define TOL_HISTOGRAM_KL 0.002    /* nats; divergence of the range found from bins, against the least one */
+#define TOL_PARABOLA 0.03         /* rms distance from the lowest point; steps are 0.01 long and do not shrink */
 #define TOL_ADAMW_F32 1e-6        /* absolute and relative; ten steps of size 0.01 in fp32 on numbers of about 1 */
 #define TOL_TRAIN_LOSS 1e-5       /* relative; golden/README.md, train, for fp32 code */
 #define TOL_TRAIN_GRADIENT 5e-5   /* norm of the difference over the norm; golden/README.md, train */
