@@ -127,9 +127,11 @@ static qz_status give_plain(void *context, qz_tape *t, const char *name, qz_var 
 qz_status qz_student_forward(qz_student *s, qz_tape *t, qz_tape_batch batch, uint64_t number, qz_var **hidden,
                              qz_var **head, qz_arena *arena)
 {
-    const qz_tape_weights weights = {
-        .context = s, .linear = give_linear, .plain = give_plain, .recompute = s->rule.recompute,
-        .point = s->input ? qz_student_point : NULL};
+    const qz_tape_weights weights = {.context = s,
+                                     .linear = give_linear,
+                                     .plain = give_plain,
+                                     .recompute = s->rule.recompute,
+                                     .point = s->input ? qz_student_point : NULL};
     s->number = number;
     s->observing = s->learning;
     qz_status status = qz_model_tape_forward(s->m, t, &weights, batch, hidden, head, arena);

@@ -15,11 +15,11 @@
 
 /* How weights are rounded. */
 typedef struct qz_student_rounding {
-    bool fit;             /* scales from the extremes of each piece, anew in every step */
-    bool learn_scales;    /* LSQ: scales are parameters */
-    bool learn_offsets;   /* LSQ+: zero points of asymmetric schemes too */
+    bool fit;               /* scales from the extremes of each piece, anew in every step */
+    bool learn_scales;      /* LSQ: scales are parameters */
+    bool learn_offsets;     /* LSQ+: zero points of asymmetric schemes too */
     bool learn_activations; /* static scales of inputs are parameters; else moving averages of the extremes */
-    bool start_from_grid; /* scales start from those that the model's folder is quantized with */
+    bool start_from_grid;   /* scales start from those that the model's folder is quantized with */
     qz_ste rule;
 } qz_student_rounding;
 

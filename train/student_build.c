@@ -55,7 +55,8 @@ static qz_status add_plain(qz_student *s, const char *name)
     p->value.dtype = QZ_F32;
     if (s->rule.train_weights) {
         qz_parameter *q;
-        QZ_TRY(qz_student_add_parameter(s, &q, name, stored->view.ndim > 1 ? QZ_PARAMETER_MATRIX : QZ_PARAMETER_NORM, &p->value));
+        QZ_TRY(qz_student_add_parameter(s, &q, name, stored->view.ndim > 1 ? QZ_PARAMETER_MATRIX : QZ_PARAMETER_NORM,
+                                        &p->value));
         *p = *q;
     } else {
         p->value.data = numbers(s, qz_tensor_count(&p->value));

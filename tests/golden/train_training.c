@@ -227,10 +227,8 @@ static void rounded(const rounded_case *c, bool recompute)
     open_expected(&f, c->file);
     take_batch(&f, f.expected, 0);
     start(&f,
-          &(qz_student_rule){.train_weights = true,
-                             .plan = &plan,
-                             .rounding = {.fit = true, .rule = c->rule},
-                             .recompute = recompute},
+          &(qz_student_rule){
+              .train_weights = true, .plan = &plan, .rounding = {.fit = true, .rule = c->rule}, .recompute = recompute},
           &cross_entropy);
     run(&f, 0);
     same_loss(&f, f.loss.loss, c->loss);
