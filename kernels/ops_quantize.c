@@ -98,7 +98,8 @@ qz_status qz_op_activation_scale_grad(const qz_backend *backend, double *dscale,
 /* `w` has N and K of what c knows already. */
 static qz_status check_packed(qz_check *c, const qz_packed *w, int64_t n, int64_t k, const qz_tensor *room)
 {
-    if (!w->words || !(w->q.scales || (w->q.scheme.double_quant && w->q.scale_codes && w->q.second_scales)))
+    if (!w->plain.data &&
+        (!w->words || !(w->q.scales || (w->q.scheme.double_quant && w->q.scale_codes && w->q.second_scales))))
         return QZ_FAIL(QZ_ARG, "%s: w has no codes or no scales", c->op);
     if (w->q.rows != n || w->q.cols != k)
         return QZ_FAIL(QZ_SHAPE, "%s: w is (%lld, %lld), expected (%lld, %lld)", c->op, (long long)w->q.rows,

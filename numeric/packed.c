@@ -71,12 +71,36 @@ qz_status qz_packed_from(qz_packed *out, const qz_qtensor *q, qz_arena *arena)
     return QZ_OK;
 }
 
+qz_packed qz_packed_plain(const qz_tensor *plain)
+{
+    return (qz_packed){.q = {.rows = plain->shape[0], .cols = plain->shape[1]}, .plain = *plain};
+}
+
+qz_packed qz_packed_window(const qz_packed *p, int64_t first, int64_t rows)
+{
+    qz_packed w = *p;
+    assert(first >= 0 && first + rows <= p->q.rows);
+    w.first += first;
+    w.q.rows = rows;
+    return w;
+}
+
 void qz_packed_codes(uint8_t *codes, const qz_packed *p, int64_t row, int64_t col, int64_t count)
 {
     const int bits = qz_packed_bits(p->q.scheme.format), each = 8 / bits;
-    const uint8_t *words = p->words + row * qz_packed_row_bytes(p->q.scheme.format, p->q.cols) + col / each;
+    const uint8_t *words =
+        p->words + (p->first + row) * qz_packed_row_bytes(p->q.scheme.format, p->q.cols) + col / each;
     assert(col % each == 0);
     for (int64_t i = 0; i < count; i++) codes[i] = (uint8_t)(words[i / each] >> (i % each * bits) & ((1 << bits) - 1));
+}
+
+static void widen_row(float *out, const qz_packed *p, int64_t n)
+{
+    const size_t size = (size_t)qz_dtype_bits(p->plain.dtype) / 8;
+    const char *row = (const char *)p->plain.data + (size_t)((p->first + n) * p->plain.stride[0]) * size;
+    qz_status status = qz_convert(out, QZ_F32, row, p->plain.dtype, p->q.cols);
+    assert(status == QZ_OK); /* between plain types */
+    (void)status;
 }
 
 static void decode_row(float *out, const qz_packed *p, int64_t n)
@@ -88,7 +112,7 @@ static void decode_row(float *out, const qz_packed *p, int64_t n)
         qz_packed_codes(codes, p, n, at, last - at);
         for (int64_t k = at, end; k < last; k = end) {
             int64_t piece;
-            end = qz_piece_run(&piece, &p->q, n, k);
+            end = qz_piece_run(&piece, &p->q, p->first + n, k);
             end = end < last ? end : last;
             qz_piece_decode(out + k, codes + (k - at), end - k, &p->q, piece);
         }
@@ -98,5 +122,10 @@ static void decode_row(float *out, const qz_packed *p, int64_t n)
 void qz_packed_rows(float *out, const qz_packed *p, int64_t first, int64_t count)
 {
     assert(first >= 0 && count >= 0 && first + count <= p->q.rows);
-    for (int64_t i = 0; i < count; i++) decode_row(out + i * p->q.cols, p, first + i);
+    for (int64_t i = 0; i < count; i++) {
+        if (p->plain.data)
+            widen_row(out + i * p->q.cols, p, first + i);
+        else
+            decode_row(out + i * p->q.cols, p, first + i);
+    }
 }

@@ -48,7 +48,7 @@ static problem problem_new(const qz_optimizer_options *o)
 {
     problem p;
     check_ok(qz_arena_new(&p.arena, "problem"));
-    check_ok(qz_parameters_new(&p.parameters, PARAMETERS, p.arena));
+    check_ok(qz_parameters_new(&p.parameters, PARAMETERS, false, p.arena));
     for (int i = 0; i < PARAMETERS; i++) {
         const qz_tensor like =
             i == 1 ? qz_tensor_1d(NULL, QZ_F32, shapes[i][1]) : qz_tensor_2d(NULL, QZ_F32, shapes[i][0], shapes[i][1]);
