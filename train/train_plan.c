@@ -85,8 +85,9 @@ static double step_flops(const qz_train_args *args)
 static qz_status check_memory(const qz_train_plan *p)
 {
     if (!p->memory_available || p->memory_bytes <= p->memory_available) return QZ_OK;
-    return QZ_FAIL(QZ_MEMORY, "training needs %.1f GB of memory, this machine has %.1f GB free: a smaller "
-                              "train.micro_batch, train.recompute true, or train.moments \"int8\" need less",
+    return QZ_FAIL(QZ_MEMORY,
+                   "training needs %.1f GB of memory, this machine has %.1f GB free: a smaller "
+                   "train.micro_batch, train.recompute true, or train.moments \"int8\" need less",
                    (double)p->memory_bytes * 1e-9, (double)p->memory_available * 1e-9);
 }
 
