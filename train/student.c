@@ -231,7 +231,7 @@ const qz_model *qz_student_model(const qz_student *s)
 
 uint64_t qz_student_bytes(const qz_student *s)
 {
-    return s->bytes;
+    return s->bytes + qz_tape_peak(s->outer);
 }
 
 void qz_student_round(qz_student *s, bool on)

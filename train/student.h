@@ -53,7 +53,7 @@ QZ_NODISCARD qz_status qz_student_new(qz_student **out, const qz_model *m, const
 void qz_student_free(qz_student *s);
 qz_parameters *qz_student_parameters(qz_student *s);
 const qz_model *qz_student_model(const qz_student *s);
-/* Bytes that it holds: parameters with their gradients, and frozen weights. */
+/* Bytes that it holds: parameters with their gradients, frozen weights, and what steps rounded so far. */
 uint64_t qz_student_bytes(const qz_student *s);
 
 /* Rounding is on or off (a delayed start); on to begin with. */
