@@ -48,6 +48,8 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
                                                   .learn_scales = q->wanted && q->scales == QZ_TRAIN_LEARNED,
                                                   .learn_activations = q->learned_activations,
                                                   .learn_offsets = q->method == QZ_TRAIN_LSQ_PLUS,
+                                                  .watch = q->wanted,
+                                                  .freeze = q->freeze,
                                                   .start_from_grid = how->init != NULL,
                                                   .rule = rule_of(q)};
     if (!q->wanted && !how->adapter.merge_aware) out->student.plan = NULL;
