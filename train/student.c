@@ -110,7 +110,7 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.index = s->first[layer] + qz_model_role_rows(s->m, layer, role, &r.first, &r.rows);
     r.l = &s->linear[r.index];
     s->role = role;
-    if (r.l->a) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    if (r.l->a && s->adapt) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
 
@@ -183,7 +183,7 @@ qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_te
     else
         memcpy(out->data, l->weight.data, bytes);
     if (!merged || !l->a) return QZ_OK;
-    return qz_student_add_adapter(s, l, out);
+    return qz_student_add_adapter(s, l, out, s->adapters.factor);
 }
 
 static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
@@ -229,6 +229,11 @@ uint64_t qz_student_bytes(const qz_student *s)
 void qz_student_round(qz_student *s, bool on)
 {
     s->round = on;
+}
+
+void qz_student_adapt(qz_student *s, bool on)
+{
+    s->adapt = on;
 }
 
 int qz_student_linears(const qz_student *s)

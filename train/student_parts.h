@@ -26,7 +26,7 @@ struct qz_student {
     qz_parameter *plain; /* embeddings, norms, head; in `parameters` when they are trained */
     int plains;
     uint64_t bytes;
-    bool round;
+    bool round, adapt;
     /* of the forward pass under way */
     uint64_t number;
     qz_role role;
@@ -36,6 +36,13 @@ struct qz_student {
 QZ_NODISCARD qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n,
                                              int64_t k);
 /* weight += factor B A */
-QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight);
+QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight,
+                                              float factor);
+/* Base and adapter of a frozen linear that together are close to its weight (student_loftq.c). */
+QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *l, const qz_tensor *weight,
+                                              qz_arena *scratch);
+/* Codes of a frozen weight, as bitsandbytes and others would make them; in `scratch`. */
+QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
+                                             qz_arena *scratch);
 
 #endif
