@@ -101,8 +101,8 @@ static double distance(const opened *o, const qz_student *s)
 
 static double distance_after(const opened *o, const qz_scheme *base, int64_t loftq)
 {
-    qz_student *s = student_of(
-        o, &(qz_student_adapters){.rank = 8, .factor = 2, .wanted = every, .base = base, .loftq = loftq});
+    qz_student *s =
+        student_of(o, &(qz_student_adapters){.rank = 8, .factor = 2, .wanted = every, .base = base, .loftq = loftq});
     const double found = distance(o, s);
     qz_student_free(s);
     return found;
@@ -244,7 +244,7 @@ Test(adapters, no_dequantized_base_is_kept)
     const uint64_t adapters = 2 * 4 * (uint64_t)qz_model_config_of(o.model)->layers * 4 *
                               (2 * (256 + 256) + 2 * (256 + 128) + 3 * (256 + 768));
     const uint64_t rest = 4096 * 256 * 4 + 9 * 256 * 4;
-    cr_assert(held >= adapters + rest && held <= adapters + rest + (uint64_t)((double)numbers * 4.13 / 8),
-              "%llu bytes", (unsigned long long)held);
+    cr_assert(held >= adapters + rest && held <= adapters + rest + (uint64_t)((double)numbers * 4.13 / 8), "%llu bytes",
+              (unsigned long long)held);
     close_model(&o);
 }
