@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "model_folder.h"
 #include "quant/quant.h"
+#include "testing/tolerances.h"
 #include "train/step.h"
 
 static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32, .double_quant = true};
@@ -194,6 +195,24 @@ Test(adapters, switched_off_they_leave_the_base)
     qz_student_free(base);
     qz_student_free(s);
     close_model(&o);
+}
+
+/* Roles are windows of a matrix that is stored, and packed, as one; plain matrices are such windows too. */
+Test(adapters, backends_agree_on_windows_of_a_base)
+{
+    const qz_scheme *bases[] = {NULL, &nf4, &int2};
+    for (int i = 0; i < 3; i++) {
+        double loss[2];
+        for (int j = 0; j < 2; j++) {
+            opened o = open_with("tests/golden/models/phi3", j ? ref_backend() : qz_backend_best());
+            qz_student *s =
+                student_of(&o, &(qz_student_adapters){.rank = 4, .factor = 1, .wanted = every, .base = bases[i]});
+            loss[j] = loss_of(s);
+            qz_student_free(s);
+            close_model(&o);
+        }
+        cr_assert(fabs(loss[0] / loss[1] - 1) < TOL_TRAIN_LOSS, "base %d: %.9g and %.9g", i, loss[0], loss[1]);
+    }
 }
 
 /* ---- a packed base stays packed ---- */
