@@ -90,6 +90,8 @@ qz_status qz_cmd_compare(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_decode(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_inspect(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_list(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_train(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_merge(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_schema(qz_cli *cli, int *exit_code);
 
 #endif

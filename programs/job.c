@@ -14,6 +14,9 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
     QZ_TRY(qz_output_keeps(r->output, r->model));
     QZ_TRY(qz_output_keeps(r->output, r->calibration.data));
     QZ_TRY(qz_output_keeps(r->output, r->evaluate.data));
+    QZ_TRY(qz_output_keeps(r->output, r->train.data));
+    QZ_TRY(qz_output_keeps(r->output, r->train.init));
+    QZ_TRY(qz_output_keeps(r->output, r->train.loss.teacher));
     return qz_output_keeps(r->output, cli->argument[0]);
 }
 
@@ -52,6 +55,7 @@ static qz_status make_plans(qz_job *job, qz_arena *arena)
     const qz_calib_args args = {
         .model = job->session.model, .output = outputs, .outputs = job->outputs, .original = job->several};
     job->plan_fits = qz_calib_plan(&job->plan, &args, job->gflops);
+    if (job->recipe->train.wanted && job->plan_fits == QZ_OK) job->plan_fits = qz_job_plan_training(job);
     if (job->plan_fits != QZ_OK) qz_error_save(&job->plan_error, job->plan_fits);
     return QZ_OK;
 }
@@ -71,13 +75,16 @@ qz_status qz_job_open(qz_job *out, const qz_cli *cli)
     QZ_TRY(qz_catalog_read_recipe(&recipe, cli));
     QZ_TRY(collect_outputs(out, recipe, cli));
     QZ_TRY(qz_session_open(&out->session, recipe->model, recipe->backend, out->output[0].pass_through, cli->arena));
-    qz_status status = plan(out, cli->arena);
+    qz_status status = recipe->train.wanted ? qz_job_open_training(out, cli) : QZ_OK;
+    if (status == QZ_OK) status = plan(out, cli->arena);
     if (status != QZ_OK) qz_job_close(out);
     return status;
 }
 
 void qz_job_close(qz_job *job)
 {
+    qz_session_close(&job->teacher);
+    qz_session_close(&job->start);
     qz_session_close(&job->session);
 }
 

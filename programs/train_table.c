@@ -1,0 +1,109 @@
+/* The table at the end of a training: the original, what training started from, and what it made, side by side, with
+ * the columns of `qcal compare`. */
+#include "programs/run_result.h"
+#include "programs/table.h"
+
+static double bits_of(const qz_weight_count *n)
+{
+    return n->linear_numbers ? qz_bits(n->linear_bytes, n->linear_numbers) : qz_bits(n->bytes, n->numbers);
+}
+
+static void add_sizes(qz_table *t, const qz_weight_count *n, uint64_t folder_bytes)
+{
+    char size[32];
+    if (n->numbers) qz_table_set(t, 6, "%.3f", bits_of(n));
+    qz_table_set(t, 7, "%s", qz_text_bytes(size, folder_bytes));
+}
+
+static void add_original(qz_table *t, const qz_run_result *r)
+{
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "%s, as it was", qz_run_source_type(r));
+    if (r->made.evaluated) qz_table_set(t, 1, "%.4f", r->original.perplexity);
+    add_sizes(t, &r->before, r->source_folder_bytes);
+}
+
+static void add_perplexity(qz_table *t, const qz_run_result *r, const char *what, const qz_perplexity *p)
+{
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "%s", what);
+    qz_table_set(t, 1, "%.4f", p->perplexity);
+    qz_table_set(t, 2, "%.4f", p->perplexity / r->original.perplexity);
+}
+
+static void add_measured(qz_table *t, const qz_run_result *r, const char *what, const qz_measured *m)
+{
+    if (m->evaluated)
+        add_perplexity(t, r, what, &m->perplexity);
+    else {
+        qz_table_row_add(t);
+        qz_table_set(t, 0, "%s", what);
+    }
+    if (m->diverged) {
+        qz_table_set(t, 3, "%.6f", m->divergence.kl_mean);
+        qz_table_set(t, 4, "%.6f", m->divergence.kl_99);
+        qz_table_set(t, 5, "%.2f %%", 100 * m->divergence.top1);
+    }
+    add_sizes(t, &m->weights, m->folder_bytes);
+}
+
+/* What training began with: the quantized checkpoint, or the model as it computes in the first step. */
+static void add_start(qz_table *t, const qz_run_result *r)
+{
+    const bool ptq = qz_recipe_starts_from_ptq(r->recipe), adapter = r->recipe->train.adapter.wanted;
+    if (r->start.evaluated)
+        add_measured(t, r, ptq ? "quantized, not trained" : r->recipe->train.init, &r->start);
+    else if (r->training.evaluated)
+        add_perplexity(t, r, adapter ? "base as it is trained on" : "before the first step", &r->training.start);
+}
+
+static const char *name_of_result(const qz_recipe *recipe)
+{
+    if (recipe->train.adapter.wanted) return "with the adapter";
+    return recipe->weights.wanted ? "quantized and trained" : "trained";
+}
+
+static void print_limits(const qz_run_result *r, FILE *out)
+{
+    static const struct {
+        const char *name;
+        qz_accept_figure figure;
+    } figures[] = {{"perplexity ratio", QZ_ACCEPT_PERPLEXITY}, {"KL mean", QZ_ACCEPT_KL}, {"top-1", QZ_ACCEPT_TOP1}};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        char note[64];
+        const qz_accept_limit *limit = &r->acceptance.figure[figures[i].figure];
+        if (limit->asked && limit->known)
+            fprintf(out, "%s %.4f%s\n", figures[i].name, limit->found,
+                    qz_accept_note(note, &r->acceptance, figures[i].figure));
+    }
+}
+
+static void print_training(const qz_run_result *r, FILE *out)
+{
+    char time[32];
+    const qz_train_result *t = &r->training;
+    const int64_t here = t->steps - t->resumed;
+    fprintf(out, "\n%lld steps, %lld tokens, loss %.4f", (long long)t->steps, (long long)t->tokens, t->loss);
+    if (t->steps < r->recipe->train.steps)
+        fprintf(out, ", stopped before step %lld", (long long)r->recipe->train.steps);
+    if (t->best) fprintf(out, ", the best was step %lld", (long long)t->best);
+    if (here > 0 && t->seconds > 0 && t->steps > 0)
+        fprintf(out, "; %s for %lld steps, %.0f tokens/s", qz_text_seconds(time, t->seconds), (long long)here,
+                (double)t->tokens * (double)here / (double)t->steps / t->seconds);
+    fputc('\n', out);
+}
+
+qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli)
+{
+    static const char *const heads[] = {"", "perplexity", "ratio", "KL mean", "KL 99 %", "top-1", "bits", "folder"};
+    qz_table t = qz_table_new(cli->arena, 8);
+    qz_table_row_add(&t);
+    for (int i = 0; i < 8; i++) qz_table_set(&t, i, "%s", heads[i]);
+    add_original(&t, r);
+    add_start(&t, r);
+    add_measured(&t, r, name_of_result(r->recipe), &r->made);
+    QZ_TRY(qz_table_print(&t, cli->out, ""));
+    print_training(r, cli->out);
+    print_limits(r, cli->out);
+    return QZ_OK;
+}
