@@ -74,8 +74,9 @@ qz_status qz_pool_get(qz_pool *pool, qz_buffer **out, size_t bytes)
     qz_buffer *b = take_free(pool, bytes);
     if (!b) b = create(pool, bytes);
     if (!b)
-        return QZ_FAIL(QZ_MEMORY, "a training step needs %zu MB more than the %zu MB it has: smaller train.micro_batch, or "
-                                  "train.recompute true",
+        return QZ_FAIL(QZ_MEMORY,
+                       "a training step needs %zu MB more than the %zu MB it has: smaller train.micro_batch, or "
+                       "train.recompute true",
                        bytes >> 20, pool->held >> 20);
     b->uses = 1;
     b->next = NULL;

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "kernels/kernels.h"
+#include "numeric/codebook.h"
 
 typedef struct qz_adamw_step {
     float keep, one_minus_beta1, beta2, one_minus_beta2, step_size, root, epsilon, factor;
@@ -38,6 +39,15 @@ static inline float qz_adamw_element(float p, float *m, float *v, float gradient
     *m = m_next;
     *v = v_next;
     return p * s->keep + s->step_size * m_next / (sqrtf(v_next) / s->root + s->epsilon);
+}
+
+/* The code of a second moment, x in [0, 1] of its block's largest: the nearest, but above 0 where x is. With 0 the next
+ * step would be m / epsilon wherever the gradient is rare and small beside its neighbours'; this way it is too short.
+ */
+static inline uint8_t qz_adamw_second_code(float x)
+{
+    const uint8_t code = qz_dynamic_unsigned_encode(x);
+    return code == 0 && x > 0 ? 1 : code;
 }
 
 #endif

@@ -127,3 +127,37 @@ qz_status qz_check_missing(const qz_backend *backend, const char *op)
     return QZ_FAIL(QZ_UNSUPPORTED, "backend %s has no operation %s; choose another backend (`qcal list backends`)",
                    backend->plugin.name, op);
 }
+
+bool qz_check_can_round(qz_format f)
+{
+    return f == QZ_FORMAT_INT8 || f == QZ_FORMAT_FP8_E4M3 || f == QZ_FORMAT_FP8_E5M2;
+}
+
+qz_status qz_check_activations(const qz_check *c, const qz_act_scheme *s, const qz_act_values *v)
+{
+    if (s->mode == QZ_ACT_NONE) return QZ_FAIL(QZ_ARG, "%s: the scheme rounds nothing", c->op);
+    if (!qz_check_can_round(s->format))
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s, allowed: int8, fp8_e4m3, fp8_e5m2", c->op,
+                       qz_format_of(s->format)->name);
+    if (s->mode == QZ_ACT_GROUP && s->group < 1)
+        return QZ_FAIL(QZ_ARG, "%s: a group of %lld channels, at least 1 is needed", c->op, (long long)s->group);
+    if (s->mode != QZ_ACT_TENSOR && s->format == QZ_FORMAT_INT8 && s->symmetric && !qz_check_positive(s->divisor))
+        return QZ_FAIL(QZ_ARG, "%s: the divisor of int8 scales is %g, must be 127 or 127.5", c->op, s->divisor);
+    if (s->mode == QZ_ACT_TENSOR && (!v || !qz_check_positive(v->scale)))
+        return QZ_FAIL(QZ_ARG, "%s: a static scheme with the scale %g, must be finite and above 0", c->op,
+                       v ? v->scale : 0);
+    return QZ_OK;
+}
+
+qz_status qz_check_grids(const qz_check *c, const qz_qtensor *q, const qz_tensor *w)
+{
+    const qz_format_info *f = qz_format_of(q->scheme.format);
+    if (q->rows != w->shape[0] || q->cols != w->shape[1])
+        return QZ_FAIL(QZ_SHAPE, "%s: q is (%lld, %lld), but w (%lld, %lld)", c->op, (long long)q->rows,
+                       (long long)q->cols, (long long)w->shape[0], (long long)w->shape[1]);
+    if (f->kind == QZ_KIND_PLAIN) return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s has no codes", c->op, f->name);
+    if (!q->scales) return QZ_FAIL(QZ_ARG, "%s: q has no scales", c->op);
+    if (q->scheme.double_quant && !(q->scale_codes && q->second_scales))
+        return QZ_FAIL(QZ_ARG, "%s: q has double quantization, but no codes of scales", c->op);
+    return QZ_OK;
+}

@@ -42,6 +42,11 @@ qz_status qz_check_same_shape(const qz_check *c, const qz_tensor *y, const qz_te
 /* low <= index[i] < limit; negative ones are allowed when low is INT32_MIN. */
 qz_status qz_check_indices(const qz_check *c, const char *name, const int32_t *index, int64_t count, int64_t low,
                            int64_t limit, const char *what);
+/* Formats that activations and cached heads are rounded to. */
+bool qz_check_can_round(qz_format f);
+qz_status qz_check_activations(const qz_check *c, const qz_act_scheme *s, const qz_act_values *v);
+/* A quantized matrix of the shape of w, with grids. */
+qz_status qz_check_grids(const qz_check *c, const qz_qtensor *q, const qz_tensor *w);
 qz_status qz_check_missing(const qz_backend *backend, const char *op);
 
 static inline bool qz_check_positive(float x)

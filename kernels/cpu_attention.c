@@ -17,6 +17,7 @@ typedef struct tile {
     int64_t size;         /* D */
     int64_t first, count; /* queries, as positions among the keys */
     int64_t window;       /* 0: none */
+    const int32_t *begin; /* of each query: the first key of its document; or NULL */
     float scale, softcap; /* softcap 0: none */
     float max[QUERIES];   /* m */
     double sum[QUERIES];  /* l */
@@ -65,9 +66,19 @@ QZ_WIDE static double sum_row(const float *s, int64_t count)
     return sum;
 }
 
-static int64_t first_key(const tile *c, int64_t query)
+static int64_t first_key(const tile *c, int64_t row)
 {
-    return c->window > 0 && query >= c->window ? query - c->window + 1 : 0;
+    const int64_t query = c->first + row, begin = c->begin ? c->begin[row] : 0;
+    const int64_t low = c->window > 0 && query >= c->window ? query - c->window + 1 : 0;
+    return low > begin ? low : begin;
+}
+
+/* The first key that any query of the tile sees. */
+static int64_t least_key(const tile *c)
+{
+    int64_t least = first_key(c, 0);
+    for (int64_t row = 1; c->begin && row < c->count; row++) least = qz_min(least, first_key(c, row));
+    return least;
 }
 
 /* One row of scores of keys [key, key + count) -> weights relative to the new maximum; masked ones become 0. */
@@ -75,7 +86,7 @@ static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
 {
     float *s = c->score + row * KEYS;
     const int64_t query = c->first + row;
-    int64_t low = first_key(c, query) - key, high = qz_min(query + 1 - key, count);
+    int64_t low = first_key(c, row) - key, high = qz_min(query + 1 - key, count);
     if (low < 0) low = 0;
     if (low >= high) {
         memset(s, 0, (size_t)count * sizeof *s);
@@ -98,7 +109,7 @@ static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
 
 static void attend(tile *c)
 {
-    const int64_t end = c->first + c->count, begin = first_key(c, c->first) / KEYS * KEYS;
+    const int64_t end = c->first + c->count, begin = least_key(c) / KEYS * KEYS;
     const qz_tile score = {c->score, KEYS};
     for (int64_t row = 0; row < c->count; row++) {
         c->max[row] = -INFINITY;
@@ -119,8 +130,13 @@ static qz_tile head_of(const qz_tensor *x, int64_t batch, int64_t token, int64_t
     return (qz_tile){qz_f32(x) + batch * x->stride[0] + token * x->stride[1] + head * x->stride[2], x->stride[1]};
 }
 
-qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *q, const qz_tensor *k, const qz_tensor *v, float scale,
-                           int64_t window, float softcap)
+static void keep_sums(const tile *c, float *lse, int64_t stride)
+{
+    for (int64_t row = 0; row < c->count; row++) lse[row * stride] = (float)(c->max[row] + log(c->sum[row]));
+}
+
+qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *lse, const qz_tensor *q, const qz_tensor *k,
+                           const qz_tensor *v, const qz_attention *how)
 {
     const int64_t tokens = q->shape[1], heads = q->shape[2], group = heads / k->shape[2];
     const int64_t side = qz_tile_side(tokens, QUERIES, 32, 2), tiles = qz_ceil_div(tokens, side);
@@ -130,15 +146,24 @@ qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *q, const qz_tens
         tile c; /* not initialised as a whole: the scores are large */
         c.size = q->shape[3];
         c.count = qz_min(side, tokens - t);
-        c.window = window;
-        c.scale = scale;
+        c.window = how->window;
+        c.begin = how->first ? how->first + b * tokens + t : NULL;
+        c.scale = how->scale;
         c.first = k->shape[1] - tokens + t;
-        c.softcap = softcap;
+        c.softcap = how->softcap;
         c.q = head_of(q, b, t, h);
         c.y = head_of(y, b, t, h);
         c.k = head_of(k, b, 0, h / group);
         c.v = head_of(v, b, 0, h / group);
         attend(&c);
+        if (lse) keep_sums(&c, qz_f32(lse) + b * lse->stride[0] + t * lse->stride[1] + h, lse->stride[1]);
     }
     return QZ_OK;
+}
+
+qz_status qz_cpu_attention_grad(const qz_tensor *dq, const qz_tensor *dk, const qz_tensor *dv, const qz_tensor *delta,
+                                const qz_tensor *dy, const qz_tensor *y, const qz_tensor *lse, const qz_tensor *q,
+                                const qz_tensor *k, const qz_tensor *v, const qz_attention *how)
+{
+    return qz_ref_attention_grad(dq, dk, dv, delta, dy, y, lse, q, k, v, how);
 }

@@ -39,17 +39,19 @@ qz_status qz_cpu_rmsnorm(const qz_tensor *y, const qz_tensor *x, const qz_tensor
     return QZ_OK;
 }
 
-QZ_WIDE static void rotate(float *x, const float *cos, const float *sin, int64_t half)
+/* sign: 1 or -1, that of the angle */
+QZ_WIDE static void rotate(float *x, const float *cos, const float *sin, float sign, int64_t half)
 {
     QZ_ELEMENTWISE
     for (int64_t i = 0; i < half; i++) {
         const float a = x[i], b = x[i + half];
-        x[i] = a * cos[i] - b * sin[i];
-        x[i + half] = b * cos[i] + a * sin[i];
+        x[i] = a * cos[i] - b * (sign * sin[i]);
+        x[i + half] = b * cos[i] + a * (sign * sin[i]);
     }
 }
 
-qz_status qz_cpu_rope(const qz_tensor *x, const qz_tensor *cos, const qz_tensor *sin, const int32_t *positions)
+qz_status qz_cpu_rope(const qz_tensor *x, const qz_tensor *cos, const qz_tensor *sin, const int32_t *positions,
+                      bool inverse)
 {
     const int64_t tokens = x->shape[0], heads = x->shape[1], half = x->shape[2] / 2;
     const int64_t each = heads * half < QZ_PIECE ? QZ_PIECE / (heads * half) : 1;
@@ -58,7 +60,8 @@ qz_status qz_cpu_rope(const qz_tensor *x, const qz_tensor *cos, const qz_tensor 
         for (int64_t t = first; t < qz_min(first + each, tokens); t++) {
             const float *c = qz_f32(cos) + positions[t] * cos->stride[0];
             const float *s = qz_f32(sin) + positions[t] * sin->stride[0];
-            for (int64_t h = 0; h < heads; h++) rotate(qz_f32(x) + t * x->stride[0] + h * x->stride[1], c, s, half);
+            for (int64_t h = 0; h < heads; h++)
+                rotate(qz_f32(x) + t * x->stride[0] + h * x->stride[1], c, s, inverse ? -1 : 1, half);
         }
     }
     return QZ_OK;

@@ -18,6 +18,7 @@
 
 #include "base/plugin.h"
 #include "base/status.h"
+#include "numeric/packed.h"
 #include "numeric/tensor.h"
 
 /* Bins of the operation histogram: sign, exponent and 5 bits of mantissa of an F32. */
@@ -45,6 +46,20 @@ typedef struct qz_round_grids {
     qz_tensor zeros;         /* (G, N) U8; without data: those of a symmetric or floating format */
     const int32_t *row;      /* (K) */
 } qz_round_grids;
+
+/* Which keys a query sees, and what becomes of a score. */
+typedef struct qz_attention {
+    float scale, softcap; /* softcap 0: none */
+    int64_t window;       /* 0: none */
+    const int32_t *first; /* (B, T) or NULL: query t sees no key before first[t], the start of its document; S = T */
+} qz_attention;
+
+/* Where a gradient passes through rounding (the straight-through estimator; Bengio et al. 2013). */
+typedef enum qz_ste {
+    QZ_STE_PASS, /* everywhere */
+    QZ_STE_CLIP, /* where the rounded code is one of the format's, its bounds included */
+    QZ_STE_LSQ,  /* where the value before rounding is strictly inside the bounds (Esser et al. 2020, eq. 5) */
+} qz_ste;
 
 /* Elements that share a scale in the moments of adamw_8bit. */
 enum { QZ_MOMENT_BLOCK = 256 };

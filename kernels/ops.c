@@ -40,38 +40,6 @@ qz_status qz_op_linear(const qz_backend *backend, const qz_tensor *y, const qz_t
     return backend->linear(y, x, w, bias, accumulate);
 }
 
-qz_status qz_op_rope(const qz_backend *backend, const qz_tensor *x, const qz_tensor *cos, const qz_tensor *sin,
-                     const int32_t *positions)
-{
-    QZ_CHECK_BEGIN(rope)
-    QZ_TRY(qz_check_view(&c, "x", x, QZ_CHECK_TYPE(F32), "T,H,D"));
-    QZ_TRY(qz_check_view(&c, "cos", cos, QZ_CHECK_TYPE(F32), "P,D/2"));
-    QZ_TRY(qz_check_view(&c, "sin", sin, QZ_CHECK_TYPE(F32), "P,D/2"));
-    if (x->shape[2] != 2 * cos->shape[1])
-        return QZ_FAIL(QZ_SHAPE, "rope: x has heads of %lld, cos and sin have rows of %lld, which must be half of it",
-                       (long long)x->shape[2], (long long)cos->shape[1]);
-    QZ_TRY(qz_check_indices(&c, "positions", positions, x->shape[0], 0, cos->shape[0],
-                            "the number of rows of cos and sin"));
-    return backend->rope(x, cos, sin, positions);
-}
-
-qz_status qz_op_attention(const qz_backend *backend, const qz_tensor *y, const qz_tensor *q, const qz_tensor *k,
-                          const qz_tensor *v, float scale, int64_t window, float softcap)
-{
-    QZ_CHECK_BEGIN(attention)
-    QZ_TRY(qz_check_view(&c, "q", q, QZ_CHECK_TYPE(F32), "B,T,H,D"));
-    QZ_TRY(qz_check_view(&c, "y", y, QZ_CHECK_TYPE(F32), "B,T,H,D"));
-    QZ_TRY(qz_check_view(&c, "k", k, QZ_CHECK_TYPE(F32), "B,S,HK,D"));
-    QZ_TRY(qz_check_view(&c, "v", v, QZ_CHECK_TYPE(F32), "B,S,HK,D"));
-    if (k->shape[1] < q->shape[1])
-        return QZ_FAIL(QZ_SHAPE, "attention: %lld keys for %lld queries; there must be at least as many keys",
-                       (long long)k->shape[1], (long long)q->shape[1]);
-    if (q->shape[2] % k->shape[2] != 0)
-        return QZ_FAIL(QZ_SHAPE, "attention: %lld query heads do not divide into %lld key-value heads",
-                       (long long)q->shape[2], (long long)k->shape[2]);
-    return backend->attention(y, q, k, v, scale, window, softcap);
-}
-
 qz_status qz_op_swiglu(const qz_backend *backend, const qz_tensor *y, const qz_tensor *gate, const qz_tensor *up)
 {
     QZ_CHECK_BEGIN(swiglu)
@@ -202,34 +170,13 @@ qz_status qz_op_first_nonfinite(const qz_backend *backend, const qz_tensor *x, i
     return backend->first_nonfinite(x, index);
 }
 
-static bool can_round_to(qz_format f)
-{
-    return f == QZ_FORMAT_INT8 || f == QZ_FORMAT_FP8_E4M3 || f == QZ_FORMAT_FP8_E5M2;
-}
-
-static qz_status check_rounding(const qz_check *c, const qz_act_scheme *s, const qz_act_values *v)
-{
-    if (s->mode == QZ_ACT_NONE) return QZ_FAIL(QZ_ARG, "%s: the scheme rounds nothing", c->op);
-    if (!can_round_to(s->format))
-        return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s, allowed: int8, fp8_e4m3, fp8_e5m2", c->op,
-                       qz_format_of(s->format)->name);
-    if (s->mode == QZ_ACT_GROUP && s->group < 1)
-        return QZ_FAIL(QZ_ARG, "%s: a group of %lld channels, at least 1 is needed", c->op, (long long)s->group);
-    if (s->mode != QZ_ACT_TENSOR && s->format == QZ_FORMAT_INT8 && s->symmetric && !qz_check_positive(s->divisor))
-        return QZ_FAIL(QZ_ARG, "%s: the divisor of int8 scales is %g, must be 127 or 127.5", c->op, s->divisor);
-    if (s->mode == QZ_ACT_TENSOR && (!v || !qz_check_positive(v->scale)))
-        return QZ_FAIL(QZ_ARG, "%s: a static scheme with the scale %g, must be finite and above 0", c->op,
-                       v ? v->scale : 0);
-    return QZ_OK;
-}
-
 qz_status qz_op_round_activations(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x,
                                   const qz_act_scheme *scheme, const qz_act_values *values)
 {
     QZ_CHECK_BEGIN(round_activations)
     QZ_TRY(qz_check_view(&c, "x", x, QZ_CHECK_TYPE(F32), "T,K"));
     QZ_TRY(qz_check_view(&c, "y", y, QZ_CHECK_TYPE(F32), "T,K"));
-    QZ_TRY(check_rounding(&c, scheme, values));
+    QZ_TRY(qz_check_activations(&c, scheme, values));
     return backend->round_activations(y, x, scheme, values);
 }
 
@@ -240,7 +187,7 @@ qz_status qz_op_round_heads(const qz_backend *backend, const qz_tensor *y, const
     QZ_TRY(qz_check_view(&c, "x", x, QZ_CHECK_TYPE(F32), "T,HK,D"));
     QZ_TRY(qz_check_view(&c, "y", y, QZ_CHECK_TYPE(F32), "T,HK,D"));
     QZ_TRY(qz_check_view(&c, "scale", scale, QZ_CHECK_TYPE(F32), "HK"));
-    if (!can_round_to(format))
+    if (!qz_check_can_round(format))
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: format %s, allowed: int8, fp8_e4m3, fp8_e5m2", c.op,
                        qz_format_of(format)->name);
     for (int64_t h = 0; backend->device == QZ_HOST && h < scale->shape[0]; h++) {

@@ -17,22 +17,23 @@ qz_status qz_ref_rmsnorm(const qz_tensor *y, const qz_tensor *x, const qz_tensor
     return QZ_OK;
 }
 
-static void rotate(float *x, const float *cos, const float *sin, int64_t half)
+static void rotate(float *x, const float *cos, const float *sin, double sign, int64_t half)
 {
     for (int64_t i = 0; i < half; i++) {
         double a = x[i], b = x[i + half];
-        x[i] = (float)(a * cos[i] - b * sin[i]);
-        x[i + half] = (float)(b * cos[i] + a * sin[i]);
+        x[i] = (float)(a * cos[i] - b * sin[i] * sign);
+        x[i + half] = (float)(b * cos[i] + a * sin[i] * sign);
     }
 }
 
-qz_status qz_ref_rope(const qz_tensor *x, const qz_tensor *cos, const qz_tensor *sin, const int32_t *positions)
+qz_status qz_ref_rope(const qz_tensor *x, const qz_tensor *cos, const qz_tensor *sin, const int32_t *positions,
+                      bool inverse)
 {
     for (int64_t t = 0; t < x->shape[0]; t++) {
         const float *c = qz_f32(cos) + positions[t] * cos->stride[0];
         const float *s = qz_f32(sin) + positions[t] * sin->stride[0];
         for (int64_t h = 0; h < x->shape[1]; h++)
-            rotate(qz_f32(x) + t * x->stride[0] + h * x->stride[1], c, s, x->shape[2] / 2);
+            rotate(qz_f32(x) + t * x->stride[0] + h * x->stride[1], c, s, inverse ? -1 : 1, x->shape[2] / 2);
     }
     return QZ_OK;
 }

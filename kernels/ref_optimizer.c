@@ -47,7 +47,7 @@ static void step_block(const block *b, const qz_adamw_step *step)
     *b->v_absmax = largest(v, b->count);
     for (int64_t i = 0; i < b->count; i++) {
         b->m[i] = qz_dynamic_encode(share(m[i], *b->m_absmax));
-        b->v[i] = qz_dynamic_unsigned_encode(share(v[i], *b->v_absmax));
+        b->v[i] = qz_adamw_second_code(share(v[i], *b->v_absmax));
     }
 }
 

@@ -39,6 +39,17 @@ static int64_t rows_of(const qz_model_config *c, const qz_linear_place *p, qz_ro
     return role == QZ_ROLE_Q ? c->heads * c->head_dim : role < QZ_ROLE_O ? c->kv_heads * c->head_dim : p->n / p->roles;
 }
 
+int qz_model_role_rows(const qz_model *m, int layer, qz_role role, int64_t *first, int64_t *rows)
+{
+    int i = 0;
+    const qz_linear_place *p = qz_model_linear(m, layer, 0);
+    while ((int)role >= (int)p->role + p->roles) p = qz_model_linear(m, layer, ++i);
+    *first = 0;
+    for (int r = (int)p->role; r < (int)role; r++) *first += rows_of(&m->config, p, (qz_role)r);
+    *rows = rows_of(&m->config, p, role);
+    return i;
+}
+
 /* The rows of each role, once the linears have their values. */
 static void make_parts(const qz_model *m, qz_layer *layer)
 {

@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "autograd/autograd.h"
 #include "base/plugin.h"
 #include "checkpoints/checkpoints.h"
 #include "kernels/kernels.h"
@@ -213,6 +214,8 @@ void qz_model_set_tap(qz_model *m, qz_tap tap); /* {NULL, NULL}: none */
 int qz_model_linears(const qz_model *m, int layer);
 const qz_linear_place *qz_model_linear(const qz_model *m, int layer, int linear);
 const char *qz_model_linear_name(const qz_model *m, int layer, int linear);
+/* The linear that holds a role's rows (of expert 0), and which: [*first, *first + *rows). */
+int qz_model_role_rows(const qz_model *m, int layer, qz_role role, int64_t *first, int64_t *rows);
 /* "model.layers.3.self_attn": where servers keep the scales of the cache. */
 const char *qz_model_attention_name(const qz_model *m, int layer);
 /* The module of a layer's router, "model.layers.3.mlp.gate"; NULL: it has none. */
@@ -286,5 +289,32 @@ uint64_t qz_model_head_bytes(const qz_model *m, int64_t tokens);
  * quantized), in the order of the model, then those that were passed through, in the order of the files; for exporters;
  * count through *count. */
 QZ_NODISCARD qz_status qz_model_plain_names(const qz_model *m, const char ***names, size_t *count, qz_arena *arena);
+
+/* ---- on a tape (tape_forward.c) ---- */
+
+/* What is fed: ids (B, L); first (B, L): where in its row the document of a token begins, NULL: at 0. Attention stays
+ * inside a document and its positions begin at 0. */
+typedef struct qz_tape_batch {
+    int64_t sequences, length;
+    const int32_t *ids, *first;
+} qz_tape_batch;
+
+/* Where the weights of a model on a tape come from: whoever trains decides what is a leaf, what is rounded, and what
+ * has an adapter beside it. */
+typedef struct qz_tape_weights {
+    void *context;
+    /* y (T, N) = the rows of `role` of a layer applied to x (T, K), plus residual (NULL: none) */
+    qz_status (*linear)(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual, qz_var **y);
+    /* a tensor that is no linear of a layer, by its full name: embeddings, norms, head */
+    qz_status (*plain)(void *context, qz_tape *t, const char *name, qz_var **w);
+    /* what linears read and what the cache holds may be replaced; *x is the one to use. NULL: nothing is */
+    qz_status (*point)(void *context, qz_tape *t, int layer, int input, qz_point point, qz_var **x);
+    bool recompute; /* of a layer only its input is kept */
+} qz_tape_weights;
+
+/* hidden (B L, C) after the final norm, and the table that makes logits of it. `arena` holds what the backward pass
+ * reads (positions, rotations), until then. Families with experts are QZ_UNSUPPORTED. */
+QZ_NODISCARD qz_status qz_model_tape_forward(const qz_model *m, qz_tape *t, const qz_tape_weights *weights,
+                                             qz_tape_batch batch, qz_var **hidden, qz_var **head, qz_arena *arena);
 
 #endif

@@ -59,6 +59,11 @@ QZ_NODISCARD qz_status qz_gate_up_apply(const qz_model *m, const qz_layer *layer
 /* carry (T, H * D) = attention of x (T, C) (attention.c), and the numbers of scratch that it takes. */
 QZ_NODISCARD qz_status qz_attention_apply(const qz_model *m, const qz_layer *layer, qz_batch batch, const qz_tensor *x,
                                           const qz_tensor *carry, qz_arena *scratch);
+/* Tables and positions: each token counts from the start of its document (`first` as in qz_tape_batch, NULL: from the
+ * start of its sequence). */
+QZ_NODISCARD qz_status qz_model_rotation(qz_rotation *r, const qz_model *m, qz_batch batch, const int32_t *first,
+                                         qz_arena *arena);
+float qz_model_attention_scale(const qz_model *m);
 uint64_t qz_attention_numbers(const qz_model *m, qz_batch batch);
 /* y (T, C) += what the experts make of x (T, C) (experts.c); `observe`: taps are called, y is left alone. */
 QZ_NODISCARD qz_status qz_experts_apply(const qz_model *m, const qz_layer *layer, const qz_tensor *x,

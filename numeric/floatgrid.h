@@ -23,6 +23,14 @@ QZ_HD uint8_t qz_float_encode(float w, float scale, qz_format format)
     return format == QZ_FORMAT_FP8_E5M2 ? qz_e5m2_encode(ratio) : qz_e4m3_encode(ratio);
 }
 
+/* Whether w / scale rounds to a number of the format without saturating: the midpoint between the largest number and
+ * the one that would follow it goes to the even one of the two. */
+QZ_HD int qz_float_fits(float ratio, qz_format format)
+{
+    const float size = ratio < 0.0f ? -ratio : ratio;
+    return format == QZ_FORMAT_FP8_E5M2 ? size < 61440.0f : size <= 464.0f;
+}
+
 QZ_HD float qz_float_decode(uint8_t code, float scale, qz_format format)
 {
     return (format == QZ_FORMAT_FP8_E5M2 ? qz_e5m2_decode(code) : qz_e4m3_decode(code)) * scale;

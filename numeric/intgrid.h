@@ -40,6 +40,8 @@ QZ_HD qz_grid qz_grid_narrow(float lo, float hi, int bits, qz_dtype scale_type);
 QZ_HD float qz_grid_narrow_scale(float scale, int bits);
 QZ_HD int qz_grid_encode(float w, qz_grid g, qz_zero_rule rule);
 QZ_HD float qz_grid_decode(int code, qz_grid g); /* one fp32 product */
+/* Where codes are compared with their bounds: w / scale, or that plus the zero of signed codes (QZ_ROUND_SUM). */
+QZ_HD float qz_grid_ratio(float w, qz_grid g, qz_zero_rule rule);
 
 /* ---- bodies ---- */
 
@@ -135,6 +137,12 @@ QZ_HD int qz_grid_encode(float w, qz_grid g, qz_zero_rule rule)
     const float least = (float)g.least;
     if (rule == QZ_ROUND_VALUE) return (int)(qz_rint_small(qz_clamp(ratio, least - zero, top - zero)) + zero);
     return (int)(qz_rint_small(qz_clamp(ratio + (zero - half), least - half, top - half)) + half);
+}
+
+QZ_HD float qz_grid_ratio(float w, qz_grid g, qz_zero_rule rule)
+{
+    const float ratio = w / g.scale;
+    return rule == QZ_ROUND_VALUE ? ratio : ratio + (float)(g.zero - (g.top + 1) / 2);
 }
 
 QZ_HD float qz_grid_decode(int code, qz_grid g)

@@ -3,10 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "numeric/codebook.h"
-#include "numeric/floatgrid.h"
-#include "numeric/intgrid.h"
-#include "numeric/tensor.h"
+#include "numeric/piece.h"
 
 static bool has_zeros(const qz_scheme *s)
 {
@@ -81,7 +78,7 @@ static double mean_of(const float *x, int64_t count)
     return count ? sum / (double)count : 0;
 }
 
-void qz_qtensor_quantize_scales(qz_qtensor *q)
+void qz_qtensor_encode_scales(qz_qtensor *q)
 {
     assert(q->scheme.double_quant && q->scale_codes && q->second_scales);
     const int64_t pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
@@ -94,11 +91,16 @@ void qz_qtensor_quantize_scales(qz_qtensor *q)
             if (size > second) second = size;
         }
         q->second_scales[first / QZ_DOUBLE_BLOCK] = second;
-        for (int64_t i = first; i < end; i++) {
+        for (int64_t i = first; i < end; i++)
             q->scale_codes[i] = qz_dynamic_encode(second == 0 ? 0 : (q->scales[i] - offset) / second);
-            q->scales[i] = qz_double_decode(q->scale_codes[i], second, offset);
-        }
     }
+}
+
+void qz_qtensor_quantize_scales(qz_qtensor *q)
+{
+    qz_qtensor_encode_scales(q);
+    const int64_t pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
+    for (int64_t i = 0; i < pieces; i++) q->scales[i] = qz_piece_scale(q, i);
 }
 
 static bool same_cut(const qz_scheme *s, const qz_scheme *t, int64_t n, int64_t k)

@@ -61,6 +61,8 @@ QZ_NODISCARD qz_status qz_qtensor_alloc(qz_qtensor *out, const qz_scheme *scheme
 /* Double quantization (scheme.double_quant): the scales that the codes were chosen with -> scale_codes, second_scales,
  * scale_offset, and `scales` as these give them back. To be called once, after the codes, as bitsandbytes does it. */
 void qz_qtensor_quantize_scales(qz_qtensor *q);
+/* The same, but `scales` stay what they are: for a matrix whose codes are still to be chosen. */
+void qz_qtensor_encode_scales(qz_qtensor *q);
 /* Rows [first, first + count) as fp32 into out (count, K). */
 void qz_qtensor_dequantize(float *out, const qz_qtensor *q, int64_t first, int64_t count);
 /* Codes, scales and zeros are the same, and so are the schemes as far as values go. On a difference says where. */

@@ -6,8 +6,8 @@
  * through the exact d^T G d. */
 #include <string.h>
 
+#include "numeric/piece.h"
 #include "quant/gptq.h"
-#include "quant/piece.h"
 
 #define MARGIN 1e-3 /* of gptq's loss: far more than fp32 products can be off */
 

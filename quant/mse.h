@@ -2,7 +2,7 @@
 #ifndef QZ_QUANT_MSE_H
 #define QZ_QUANT_MSE_H
 
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "quant/quant.h"
 
 typedef struct qz_mse_options {

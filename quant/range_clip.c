@@ -9,7 +9,7 @@
 #include <math.h>
 
 #include "base/parallel.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "quant/quant.h"
 
 /* Rows and errors of a chunk at most: the errors of all candidates of 64 rows and a group of 128 stay in the cache. */

@@ -1,6 +1,6 @@
 /* The range of a piece as it is: smallest and largest weight, 0 included. */
 #include "base/parallel.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "quant/quant.h"
 
 /* Rows [first, last) and columns [left, right) of one piece. */

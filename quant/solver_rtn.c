@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/parallel.h"
-#include "quant/piece.h"
+#include "numeric/piece.h"
 #include "quant/quant.h"
 
 void qz_round_to_nearest(qz_qtensor *q, const qz_tensor *weight)

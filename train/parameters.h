@@ -25,10 +25,11 @@ typedef struct qz_parameter {
 typedef struct qz_parameters {
     qz_parameter *list; /* [count] */
     int count, room;
+    bool dry; /* shapes only: data is NULL */
 } qz_parameters;
 
 /* Room for `room` parameters, in `arena`. */
-QZ_NODISCARD qz_status qz_parameters_new(qz_parameters *p, int room, qz_arena *arena);
+QZ_NODISCARD qz_status qz_parameters_new(qz_parameters *p, int room, bool dry, qz_arena *arena);
 /* Appends a parameter of the shape of `like` with a gradient of zeros; its value is uninitialised. `name` is copied. */
 QZ_NODISCARD qz_status qz_parameters_add(qz_parameters *p, const char *name, qz_parameter_group group,
                                          const qz_tensor *like, qz_arena *arena);

@@ -4,6 +4,11 @@
 #include <assert.h>
 #include <math.h>
 
+qz_schedule qz_schedule_of(const qz_recipe_train *train)
+{
+    return (qz_schedule){train->schedule, train->learning_rate, train->warmup, train->final_rate, train->steps};
+}
+
 int64_t qz_schedule_warmup(const qz_schedule *s)
 {
     const int64_t steps = llround(s->warmup * (double)s->steps);
@@ -11,13 +16,13 @@ int64_t qz_schedule_warmup(const qz_schedule *s)
 }
 
 /* What is left of the fall at `progress` in [0, 1]: 1 at its begin, 0 at its end. */
-static double remaining(qz_schedule_shape shape, double progress)
+static double remaining(qz_train_schedule shape, double progress)
 {
     static const double pi = 3.14159265358979323846;
     switch (shape) {
-    case QZ_SCHEDULE_COSINE:
+    case QZ_TRAIN_COSINE:
         return 0.5 * (1 + cos(pi * progress));
-    case QZ_SCHEDULE_LINEAR:
+    case QZ_TRAIN_LINEAR:
         return 1 - progress;
     default:
         return 1;

@@ -9,22 +9,18 @@
 #ifndef QZ_TRAIN_SCHEDULE_H
 #define QZ_TRAIN_SCHEDULE_H
 
-#include <stdint.h>
-
-typedef enum qz_schedule_shape {
-    QZ_SCHEDULE_COSINE,
-    QZ_SCHEDULE_LINEAR,
-    QZ_SCHEDULE_CONSTANT,
-} qz_schedule_shape;
+#include "recipes/recipes.h"
 
 typedef struct qz_schedule {
-    qz_schedule_shape shape;
+    qz_train_schedule shape;
     double peak;       /* the learning rate at its largest */
     double warmup;     /* share of the steps, 0 to 1 */
     double final_rate; /* share of the peak at the last step */
     int64_t steps;     /* of the whole run, at least 1 */
 } qz_schedule;
 
+/* What a recipe asks for; its scales have a factor on this rate (optimizer.h). */
+qz_schedule qz_schedule_of(const qz_recipe_train *train);
 /* Steps of the rise. */
 int64_t qz_schedule_warmup(const qz_schedule *s);
 /* `step` in [1, steps]. */

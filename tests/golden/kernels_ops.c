@@ -154,8 +154,9 @@ static void run_sdpa(const fixture *f)
     qz_tensor all = output(f), y = by_token(all);
     qz_tensor q = by_token(input(f, "q")), k = by_token(input(f, "k")), v = by_token(input(f, "v"));
     const double scale = parameter(f, "scale", 1 / sqrt((double)q.shape[3]));
-    check_ok(qz_op_attention(f->backend, &y, &q, &k, &v, (float)scale, (int64_t)parameter(f, "window", 0),
-                             (float)parameter(f, "cap", 0)));
+    const qz_attention how = {
+        .scale = (float)scale, .window = (int64_t)parameter(f, "window", 0), .softcap = (float)parameter(f, "cap", 0)};
+    check_ok(qz_op_attention(f->backend, &y, NULL, &q, &k, &v, &how));
     check_result(f, &all);
 }
 
@@ -179,7 +180,7 @@ static void run_rope(const fixture *f)
         qz_tensor one = qz_tensor_3d((float *)x.data + b * heads.stride[0], QZ_F32, tokens, heads.shape[2], 2 * half);
         one.stride[0] = heads.stride[1];
         one.stride[1] = heads.stride[2];
-        check_ok(qz_op_rope(f->backend, &one, &c, &s, rows));
+        check_ok(qz_op_rope(f->backend, &one, &c, &s, rows, false));
     }
     check_result(f, &x);
 }

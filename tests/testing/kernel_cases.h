@@ -4,98 +4,9 @@
 #ifndef QZ_TESTING_KERNEL_CASES_H
 #define QZ_TESTING_KERNEL_CASES_H
 
-#include <math.h>
-#include <stdlib.h>
-
-#include "base/arena.h"
-#include "base/rng.h"
-#include "kernels/kernels.h"
-#include "testing/testing.h"
-#include "testing/tolerances.h"
-
-enum { KERNEL_DIMS = 6, KERNEL_PAD = 3 };
-
-typedef struct kernel_run {
-    const qz_backend *backend;
-    const int *dims;
-    qz_arena *arena;
-    qz_rng rng;
-    double *out; /* outputs as doubles, one after another */
-    size_t count;
-} kernel_run;
-
-typedef struct kernel_case {
-    const char *name;
-    void (*run)(kernel_run *r);
-    double tolerance; /* of the largest magnitude of the result */
-    int dims[8][KERNEL_DIMS];
-} kernel_case;
-
-static inline float kernel_value(kernel_run *r)
-{
-    return (float)qz_rng_normal(&r->rng);
-}
-
-/* Random rows with KERNEL_PAD elements between them. */
-static inline qz_tensor kernel_matrix(kernel_run *r, int64_t rows, int64_t cols)
-{
-    float *data = qz_arena_array(r->arena, float, (size_t)(rows * (cols + KERNEL_PAD)));
-    cr_assert(data != NULL);
-    for (int64_t i = 0; i < rows * (cols + KERNEL_PAD); i++) data[i] = kernel_value(r);
-    qz_tensor t = qz_tensor_2d(data, QZ_F32, rows, cols);
-    t.stride[0] = cols + KERNEL_PAD;
-    return t;
-}
-
-static inline qz_tensor kernel_vector(kernel_run *r, qz_dtype type, int64_t count)
-{
-    void *data = qz_arena_calloc(r->arena, (size_t)count * (size_t)(qz_dtype_bits(type) / 8));
-    cr_assert(data != NULL);
-    for (int64_t i = 0; i < count; i++) {
-        if (type == QZ_F32) ((float *)data)[i] = kernel_value(r);
-        if (type == QZ_F64) ((double *)data)[i] = kernel_value(r);
-    }
-    return qz_tensor_1d(data, type, count);
-}
-
-/* (A, B, C, D) as a view of (A, B, C * D + pad). */
-static inline qz_tensor kernel_heads(kernel_run *r, int64_t a, int64_t b, int64_t c, int64_t d)
-{
-    qz_tensor m = kernel_matrix(r, a * b, c * d), t = qz_tensor_4d(m.data, QZ_F32, a, b, c, d);
-    t.stride[1] = m.stride[0];
-    t.stride[0] = b * m.stride[0];
-    return t;
-}
-
-static inline int32_t *kernel_indices(kernel_run *r, int64_t count, int64_t limit)
-{
-    int32_t *out = qz_arena_array(r->arena, int32_t, (size_t)count);
-    cr_assert(out != NULL);
-    for (int64_t i = 0; i < count; i++) out[i] = (int32_t)qz_rng_below(&r->rng, (uint64_t)limit);
-    return out;
-}
-
-/* A result that is not added to may hold anything before, also what is not a number. */
-static inline void kernel_spoil(const qz_tensor *y)
-{
-    const int64_t cols = y->ndim == 4 ? y->shape[2] * y->shape[3] : y->shape[1];
-    const int64_t rows = y->ndim == 4 ? y->shape[0] * y->shape[1] : y->shape[0];
-    for (int64_t i = 0; i < rows * cols; i++)
-        ((float *)y->data)[i / cols * y->stride[y->ndim == 4 ? 1 : 0] + i % cols] = NAN;
-}
-
-/* The whole buffer below a matrix view, padding included: what lies between rows must not change either. */
-static inline void kernel_keep(kernel_run *r, const qz_tensor *x)
-{
-    const size_t count = x->ndim == 1 ? (size_t)x->shape[0] : (size_t)(x->shape[0] * x->stride[0]);
-    double *out = qz_arena_array(r->arena, double, r->count + count);
-    cr_assert(out != NULL);
-    if (r->count) memcpy(out, r->out, r->count * sizeof *out);
-    for (size_t i = 0; i < count; i++)
-        out[r->count + i] = x->dtype == QZ_F64 ? ((double *)x->data)[i] : (double)((float *)x->data)[i];
-    r->out = out;
-    r->count += count;
-}
+#include "testing/kernel_quantize_cases.h"
+#include "testing/kernel_run.h"
+#include "testing/kernel_training_cases.h"
 
 /* rows, cols: to each type and back, so that both directions are seen */
 static inline void kernel_run_convert(kernel_run *r)
@@ -161,26 +72,10 @@ static inline void kernel_run_rope(kernel_run *r)
     qz_tensor x = qz_tensor_3d(heads.data, QZ_F32, r->dims[0], r->dims[1], r->dims[2]);
     x.stride[0] = heads.stride[1];
     qz_tensor cos = kernel_matrix(r, r->dims[3], r->dims[2] / 2), sin = kernel_matrix(r, r->dims[3], r->dims[2] / 2);
-    check_ok(qz_op_rope(r->backend, &x, &cos, &sin, kernel_indices(r, r->dims[0], r->dims[3])));
+    check_ok(qz_op_rope(r->backend, &x, &cos, &sin, kernel_indices(r, r->dims[0], r->dims[3]), false));
     kernel_keep(r, &x);
-}
-
-/* B, T, S, H, HK, D; without window, with two windows, with a cap */
-static inline void kernel_run_attention(kernel_run *r)
-{
-    const int *d = r->dims;
-    qz_tensor q = kernel_heads(r, d[0], d[1], d[3], d[5]), y = kernel_heads(r, d[0], d[1], d[3], d[5]);
-    qz_tensor k = kernel_heads(r, d[0], d[2], d[4], d[5]), v = kernel_heads(r, d[0], d[2], d[4], d[5]);
-    const float scale = 1 / sqrtf((float)d[5]);
-    static const struct {
-        int window;
-        float scale, cap;
-    } kinds[] = {{0, 1, 0}, {1, 1, 0}, {7, 1, 0}, {0, 1, 3}, {300, 8, 0}};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        kernel_spoil(&y);
-        check_ok(qz_op_attention(r->backend, &y, &q, &k, &v, scale * kinds[i].scale, kinds[i].window, kinds[i].cap));
-        kernel_keep(r, &y);
-    }
+    check_ok(qz_op_rope(r->backend, &x, &cos, &sin, kernel_indices(r, r->dims[0], r->dims[3]), true));
+    kernel_keep(r, &x);
 }
 
 /* T, F */
@@ -490,8 +385,6 @@ static inline void kernel_run_rounding_sums(kernel_run *r)
     kernel_keep(r, &sums);
 }
 
-#include "testing/kernel_training_cases.h"
-
 static const kernel_case kernel_cases[] = {
     {"convert", kernel_run_convert, 0, {{1, 1}, {7, 13}, {3, 40000}, {300, 257}}},
     {"embedding", kernel_run_embedding, 0, {{1, 1, 1}, {18, 40, 37}, {500, 131, 1000}}},
@@ -551,6 +444,24 @@ static const kernel_case kernel_cases[] = {
       {16, 40, 0, QZ_FORMAT_FP8_E5M2, 1, 1},
       {48, 60, -64, QZ_FORMAT_NF4, 1, 0},
       {48, 60, -64, QZ_FORMAT_FP4, 1, 0}}},
+    {"attention_grad",
+     kernel_run_attention_grad,
+     TOL_KERNEL_SUM,
+     {{1, 1, 1, 1, 1, 1}, {2, 9, 9, 4, 2, 16}, {2, 5, 9, 4, 2, 16}, {1, 131, 131, 2, 1, 33}, {1, 37, 171, 3, 3, 24}}},
+    {"fit_ranges", kernel_run_fit_ranges, 0, KERNEL_QUANTIZE_DIMS},
+    {"fake_quant", kernel_run_fake_quant, 0, KERNEL_QUANTIZE_DIMS}, /* what is exported: bit for bit */
+    {"fake_quant_grad", kernel_run_fake_quant_grad, TOL_KERNEL_ROUNDING, KERNEL_QUANTIZE_DIMS},
+    {"fake_quant_activations",
+     kernel_run_fake_quant_activations,
+     0,
+     {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 264, 64}}},
+    {"mask_grad", kernel_run_mask_grad, 0, {{1, 1}, {7, 13}, {3, 20000}, {300, 264}}},
+    {"activation_scale_grad",
+     kernel_run_activation_scale_grad,
+     TOL_SAME_FP64,
+     {{1, 1}, {7, 13}, {3, 20000}, {300, 264}}},
+    {"linear_packed", kernel_run_linear_packed, TOL_KERNEL_SUM, KERNEL_QUANTIZE_DIMS},
+    {"linear_packed_grad_x", kernel_run_linear_packed_grad_x, TOL_KERNEL_SUM, KERNEL_QUANTIZE_DIMS},
     {"histogram", kernel_run_histogram, 0, {{1, 1}, {7, 13}, {3, 300000}, {1300, 257}}},
     {"linear_grad_x",
      kernel_run_linear_grad_x,

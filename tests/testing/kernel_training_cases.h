@@ -2,6 +2,8 @@
 #ifndef QZ_TESTING_KERNEL_TRAINING_CASES_H
 #define QZ_TESTING_KERNEL_TRAINING_CASES_H
 
+#include "testing/kernel_run.h"
+
 /* T, N, K */
 static inline void kernel_run_linear_grad_x(kernel_run *r)
 {

@@ -34,5 +34,7 @@
 #define TOL_HISTOGRAM_BIN 0.032   /* relative; a bin of the log histogram is 1/32 of its octave wide */
 #define TOL_HISTOGRAM_MSE 0.02    /* relative; error of the range found from bins, against the least one */
 #define TOL_HISTOGRAM_KL 0.002    /* nats; divergence of the range found from bins, against the least one */
+#define TOL_ADAMW_F32 1e-6        /* absolute and relative; ten steps of size 0.01 in fp32 on numbers of about 1 */
+#define TOL_ADAMW_8BIT 0.05 /* of the way; codes of the dynamic map are a few per cent apart, and errors average */
 
 #endif

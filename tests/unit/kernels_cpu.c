@@ -130,7 +130,7 @@ Test(kernels_cpu, attention_of_large_scores_stays_finite)
     }
     qz_tensor qt = qz_tensor_4d(q, QZ_F32, 1, 200, 1, 2), kt = qz_tensor_4d(k, QZ_F32, 1, 200, 1, 2);
     qz_tensor vt = qz_tensor_4d(v, QZ_F32, 1, 200, 1, 2), yt = qz_tensor_4d(y, QZ_F32, 1, 200, 1, 2);
-    check_ok(qz_op_attention(qz_backend_at(1), &yt, &qt, &kt, &vt, 1, 0, 0));
+    check_ok(qz_op_attention(qz_backend_at(1), &yt, NULL, &qt, &kt, &vt, &(qz_attention){.scale = 1}));
     for (int i = 0; i < 400; i++) cr_assert(y[i] >= 0 && y[i] <= 10, "%g", y[i]);
 }
 

@@ -39,8 +39,9 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(embedding, &t, &t, index_of)
     REFUSED(rmsnorm, &t, &t, &t, 0, 0)
     REFUSED(linear, &t, &t, &t, NULL, false)
-    REFUSED(rope, &t, &t, &t, index_of)
-    REFUSED(attention, &t, &t, &t, &t, 1, 0, 0)
+    REFUSED(rope, &t, &t, &t, index_of, false)
+    REFUSED(attention, &t, NULL, &t, &t, &t, NULL)
+    REFUSED(attention_grad, &t, &t, &t, &t, &t, &t, &t, &t, &t, &t, NULL)
     REFUSED(swiglu, &t, &t, &t)
     REFUSED(geglu, &t, &t, &t)
     REFUSED(softcap, &t, &t, 1)
@@ -58,6 +59,14 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(unit_solve, &t, &t)
     REFUSED(round_columns, &t, &t, &t, &t, &t, &t, &t, NULL)
     REFUSED(rounding_sums, &t, &t, &t, NULL)
+    REFUSED(fit_ranges, NULL, &t)
+    REFUSED(fake_quant, &t, &t, NULL)
+    REFUSED(fake_quant_grad, &t, NULL, NULL, &t, &t, NULL, QZ_STE_PASS, 1)
+    REFUSED(fake_quant_activations, &t, NULL, &t, NULL, NULL)
+    REFUSED(mask_grad, &t, &t, &t)
+    REFUSED(activation_scale_grad, NULL, &t, &t, NULL, NULL, 1)
+    REFUSED(linear_packed, &t, &t, NULL, false, &t)
+    REFUSED(linear_packed_grad_x, &t, &t, NULL, false, &t)
     REFUSED(linear_grad_x, &t, &t, &t, false)
     REFUSED(linear_grad_w, &t, &t, &t)
     REFUSED(column_sums, &t, &t)
@@ -91,7 +100,7 @@ Test(kernels_ops, ranks)
 {
     qz_tensor x = matrix(2, 4), cube = qz_tensor_3d(buffer, QZ_F32, 2, 2, 2), none = {.data = buffer, .dtype = QZ_F32};
     check_fails(QZ_SHAPE, "swiglu: gate is (2, 2, 2), expected (T,F)", qz_op_swiglu(ref(), &x, &cube, &x));
-    check_fails(QZ_SHAPE, "rope: x is (2, 4), expected (T,H,D)", qz_op_rope(ref(), &x, &x, &x, index_of));
+    check_fails(QZ_SHAPE, "rope: x is (2, 4), expected (T,H,D)", qz_op_rope(ref(), &x, &x, &x, index_of, false));
     check_fails(QZ_SHAPE, "add: x has 0 dimensions", qz_op_add(ref(), &x, &none));
 }
 
@@ -136,7 +145,7 @@ Test(kernels_ops, indices)
     index_of[0] = index_of[1] = 4;
     index_of[2] = 5;
     check_fails(QZ_ARG, "ids[2] is 5", qz_op_embedding(ref(), &y, &table, index_of));
-    check_fails(QZ_ARG, "positions[2] is 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+    check_fails(QZ_ARG, "positions[2] is 5", qz_op_rope(ref(), &x, &cos, &cos, index_of, false));
     check_fails(QZ_ARG, "target[0] is 4", qz_op_log_prob(ref(), &out, &y, index_of));
     index_of[2] = -1;
     check_fails(QZ_ARG, "ids[2] is -1", qz_op_embedding(ref(), &y, &table, index_of));
@@ -155,12 +164,13 @@ Test(kernels_ops, divergence_sums_have_a_width)
 
 Test(kernels_ops, attention_and_rope_rules)
 {
+    const qz_attention how = {.scale = 1};
     qz_tensor q = qz_tensor_4d(buffer, QZ_F32, 1, 4, 3, 2), y = q, k = qz_tensor_4d(buffer, QZ_F32, 1, 3, 3, 2);
-    check_fails(QZ_SHAPE, "3 keys for 4 queries", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
+    check_fails(QZ_SHAPE, "3 keys for 4 queries", qz_op_attention(ref(), &y, NULL, &q, &k, &k, &how));
     k = qz_tensor_4d(buffer, QZ_F32, 1, 4, 2, 2);
-    check_fails(QZ_SHAPE, "3 query heads do not divide into 2", qz_op_attention(ref(), &y, &q, &k, &k, 1, 0, 0));
+    check_fails(QZ_SHAPE, "3 query heads do not divide into 2", qz_op_attention(ref(), &y, NULL, &q, &k, &k, &how));
     qz_tensor x = qz_tensor_3d(buffer, QZ_F32, 1, 1, 5), cos = matrix(1, 2);
-    check_fails(QZ_SHAPE, "heads of 5", qz_op_rope(ref(), &x, &cos, &cos, index_of));
+    check_fails(QZ_SHAPE, "heads of 5", qz_op_rope(ref(), &x, &cos, &cos, index_of, false));
 }
 
 Test(kernels_ops, routing_and_caps)

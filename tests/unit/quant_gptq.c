@@ -1,8 +1,8 @@
 /* The solver gptq against the plain form of Frantar et al. 2022 in double, what it reports, and what it refuses. */
 #include <stdlib.h>
 
+#include "numeric/piece.h"
 #include "quant/gptq.h"
-#include "quant/piece.h"
 #include "testing/quant_case.h"
 #include "testing/tolerances.h"
 

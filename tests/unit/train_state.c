@@ -61,7 +61,7 @@ static void fill(run *r, int64_t step)
     for (int i = 0; i < 3; i++) r->sums[i] = qz_rng_normal(&rng);
     for (int i = 0; i < CODES; i++) r->codes[i] = (uint8_t)qz_rng_u64(&rng);
     for (int i = 0; i < 4; i++) r->generator[i] = qz_rng_u64(&rng);
-    r->position = INT64_MIN + step, r->seed = (int64_t)qz_rng_u64(&rng);
+    r->position = INT64_MIN + 2 + step, r->seed = (int64_t)qz_rng_u64(&rng);
     r->best = INFINITY, r->loss = qz_rng_normal(&rng);
     list(r);
 }

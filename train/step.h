@@ -1,0 +1,41 @@
+/* One step: a batch, a few sequences at a time, through student and teacher and back; gradients are summed up in the
+ * student's parameters. The loss is a mean over the targets of the whole batch, whatever the micro-batches
+ * (docs/training.md has the equations). */
+#ifndef QZ_TRAIN_STEP_H
+#define QZ_TRAIN_STEP_H
+
+#include "train/student.h"
+#include "train/teacher.h"
+
+typedef struct qz_step_rule {
+    int64_t micro_batch; /* sequences at a time */
+    double cross_entropy, divergence, temperature;
+    bool divergence_everywhere; /* at positions without a target too, and over their number */
+} qz_step_rule;
+
+typedef struct qz_step_batch {
+    const int32_t *ids, *labels; /* (sequences, length); label < 0: does not count */
+    const int32_t *first;        /* as in qz_tape_batch; NULL: none */
+    int64_t sequences, length;
+} qz_step_batch;
+
+/* Means, in nats. */
+typedef struct qz_step_loss {
+    double loss, cross_entropy, divergence;
+    int64_t targets;
+} qz_step_loss;
+
+typedef struct qz_stepper qz_stepper;
+
+/* `guide` NULL: no divergence. Both outlive it. */
+QZ_NODISCARD qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_guide *guide, const qz_step_rule *rule,
+                                      bool dry);
+void qz_stepper_free(qz_stepper *s);
+/* Gradients += those of the loss. `number` is the step's. */
+QZ_NODISCARD qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch, uint64_t number, qz_step_loss *loss);
+/* The cross entropy alone, without gradients; for evaluations. */
+QZ_NODISCARD qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss);
+/* Bytes of its buffers at most so far. */
+uint64_t qz_stepper_bytes(const qz_stepper *s);
+
+#endif

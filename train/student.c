@@ -1,0 +1,242 @@
+/* See student.h: what the forward pass is given, and the two ends of a step. student_build.c makes the parts. */
+#include <string.h>
+
+#include "quant/quant.h"
+#include "train/student_parts.h"
+
+/* ---- weights for a tape ---- */
+
+typedef struct request {
+    qz_student *s;
+    qz_tape *t;
+    const qz_student_linear *l;
+    int index;           /* of the linear */
+    int64_t first, rows; /* of it that are asked for */
+} request;
+
+static qz_tensor rows_of(const qz_tensor *x, const request *r)
+{
+    return qz_tensor_rows(x, r->first, r->rows);
+}
+
+static qz_status leaf_rows(qz_var **out, const request *r, const qz_tensor *value, const qz_tensor *grad)
+{
+    const qz_tensor v = rows_of(value, r);
+    qz_tensor g;
+    if (grad) g = rows_of(grad, r);
+    return qz_tape_leaf(out, r->t, &v, grad ? &g : NULL);
+}
+
+static qz_status bias_of(qz_var **out, const request *r)
+{
+    *out = NULL;
+    if (!r->l->bias.shape[0]) return QZ_OK;
+    return leaf_rows(out, r, &r->l->bias, r->s->rule.train_weights ? &r->l->bias_grad : NULL);
+}
+
+/* x W^T with W as it is trained: the rounded values of this step, or the master. */
+static qz_status apply_trained(const request *r, qz_var *x, qz_var *residual, qz_var **y)
+{
+    const qz_student_step *step = &r->s->step[r->index];
+    qz_var *w, *bias;
+    QZ_TRY(bias_of(&bias, r));
+    if (step->rounded)
+        QZ_TRY(leaf_rows(&w, r, qz_var_value(step->rounded), &step->grad));
+    else
+        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->l->grad.data || r->s->rule.dry ? &r->l->grad : NULL));
+    return qz_ag_linear(y, r->t, x, w, bias, residual);
+}
+
+static qz_status apply_base(const request *r, qz_var *x, qz_var *residual, qz_var **y)
+{
+    const qz_packed *window = &r->s->window[r->index * QZ_ROLES + (int)r->s->role];
+    qz_var *bias;
+    QZ_TRY(bias_of(&bias, r));
+    return qz_ag_linear_packed(y, r->t, x, window, bias, residual);
+}
+
+static qz_status adapter_vars(const request *r, qz_var **a, qz_var **b)
+{
+    QZ_TRY(qz_tape_leaf(a, r->t, &r->l->a->value, &r->l->a->grad));
+    return leaf_rows(b, r, &r->l->b->value, &r->l->b->grad);
+}
+
+/* y = (base or trained)(x) + factor B A drop(x) */
+static qz_status apply_beside(const request *r, qz_var *x, qz_var *residual, qz_var **y)
+{
+    const qz_student_adapters *how = &r->s->adapters;
+    const uint64_t place = (uint64_t)(r->index * QZ_ROLES + (int)r->s->role) << 40;
+    const uint64_t seed = how->seed + r->s->number * 0x9E3779B97F4A7C15u;
+    qz_var *a, *b, *dropped, *low, *scaled, *base;
+    QZ_TRY(adapter_vars(r, &a, &b));
+    QZ_TRY(apply_base(r, x, residual, &base));
+    QZ_TRY(qz_ag_dropout(&dropped, r->t, x, r->s->number == QZ_STUDENT_JUDGED ? 0 : how->dropout, seed, place));
+    QZ_TRY(qz_ag_linear(&low, r->t, dropped, a, NULL, NULL));
+    if (dropped != x) qz_var_release(r->t, dropped);
+    QZ_TRY(qz_ag_scale(&scaled, r->t, low, how->factor));
+    qz_var_release(r->t, low);
+    QZ_TRY(qz_ag_linear(y, r->t, scaled, b, NULL, base));
+    qz_var_release(r->t, scaled);
+    qz_var_release(r->t, base);
+    return QZ_OK;
+}
+
+/* y = x round(W + factor B A)^T: what the merged checkpoint will compute. */
+static qz_status apply_merged(const request *r, qz_var *x, qz_var *residual, qz_var **y)
+{
+    const int slot = r->index * QZ_ROLES + (int)r->s->role;
+    qz_var *a, *b, *sum, *rounded, *bias;
+    QZ_TRY(adapter_vars(r, &a, &b));
+    QZ_TRY(bias_of(&bias, r));
+    QZ_TRY(qz_ag_low_rank(&sum, r->t, NULL, &r->s->window[slot], b, a, r->s->adapters.factor));
+    const qz_ag_grid grid = {.q = &r->s->grid[slot], .fit = true, .rule = r->s->rule.rounding.rule};
+    QZ_TRY(qz_ag_fake_quant(&rounded, r->t, sum, &grid));
+    qz_var_release(r->t, sum);
+    QZ_TRY(qz_ag_linear(y, r->t, x, rounded, bias, residual));
+    qz_var_release(r->t, rounded);
+    return QZ_OK;
+}
+
+static bool merges(const request *r)
+{
+    return r->s->adapters.merge_aware && r->l->rounded && r->s->round;
+}
+
+static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual,
+                             qz_var **y)
+{
+    qz_student *s = context;
+    request r = {.s = s, .t = t};
+    r.index = s->first[layer] + qz_model_role_rows(s->m, layer, role, &r.first, &r.rows);
+    r.l = &s->linear[r.index];
+    s->role = role;
+    if (r.l->a) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
+}
+
+static qz_status give_plain(void *context, qz_tape *t, const char *name, qz_var **w)
+{
+    const qz_student *s = context;
+    for (int i = 0; i < s->plains; i++) {
+        if (strcmp(s->plain[i].name, name) == 0)
+            return qz_tape_leaf(w, t, &s->plain[i].value, s->rule.train_weights ? &s->plain[i].grad : NULL);
+    }
+    return QZ_FAIL(QZ_UNSUPPORTED, "%s: stored quantized, and so not trained", name);
+}
+
+qz_status qz_student_forward(qz_student *s, qz_tape *t, qz_tape_batch batch, uint64_t number, qz_var **hidden,
+                             qz_var **head, qz_arena *arena)
+{
+    const qz_tape_weights weights = {
+        .context = s, .linear = give_linear, .plain = give_plain, .recompute = s->rule.recompute};
+    s->number = number;
+    return qz_model_tape_forward(s->m, t, &weights, batch, hidden, head, arena);
+}
+
+/* ---- steps ---- */
+
+static qz_status scale_vars(qz_student *s, const qz_student_linear *l, qz_ag_grid *grid)
+{
+    if (l->scale) QZ_TRY(qz_tape_leaf(&grid->scale, s->outer, &l->scale->value, &l->scale->grad));
+    if (l->offset) QZ_TRY(qz_tape_leaf(&grid->offset, s->outer, &l->offset->value, &l->offset->grad));
+    return QZ_OK;
+}
+
+static qz_status round_linear(qz_student *s, int i)
+{
+    qz_student_linear *l = &s->linear[i];
+    qz_student_step *step = &s->step[i];
+    const bool trained = s->rule.train_weights;
+    qz_ag_grid grid = {.q = &l->q, .fit = s->rule.rounding.fit, .rule = s->rule.rounding.rule};
+    qz_var *w;
+    QZ_TRY(qz_tape_leaf(&w, s->outer, &l->weight, trained ? &l->grad : NULL));
+    QZ_TRY(scale_vars(s, l, &grid));
+    QZ_TRY(qz_ag_fake_quant(&step->rounded, s->outer, w, &grid));
+    return qz_var_gradient(s->outer, step->rounded, &step->grad);
+}
+
+qz_status qz_student_begin_step(qz_student *s)
+{
+    qz_tape_reset(s->outer);
+    for (int i = 0; i < s->linears; i++) {
+        s->step[i] = (qz_student_step){0};
+        if (s->round && s->linear[i].rounded && !s->linear[i].base) QZ_TRY(round_linear(s, i));
+    }
+    return QZ_OK;
+}
+
+qz_status qz_student_end_step(qz_student *s)
+{
+    QZ_TRY(qz_tape_backward(s->outer));
+    for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
+    return QZ_OK;
+}
+
+/* ---- one linear ---- */
+
+qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_tensor *out)
+{
+    const qz_student_linear *l = &s->linear[i];
+    const size_t bytes = (size_t)(l->n * l->k) * sizeof(float);
+    if (l->base)
+        qz_packed_rows(qz_f32(out), l->base, 0, l->n);
+    else
+        memcpy(out->data, l->weight.data, bytes);
+    if (!merged || !l->a) return QZ_OK;
+    return qz_student_add_adapter(s, l, out);
+}
+
+static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
+{
+    if (s->rule.rounding.fit || l->base) return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
+    const size_t pieces = (size_t)qz_scheme_pieces(&q->scheme, q->rows, q->cols);
+    memcpy(q->scales, l->q.scales, pieces * sizeof *q->scales);
+    if (q->zeros) memcpy(q->zeros, l->q.zeros, pieces);
+    if (l->scale) qz_ag_grid_take(q, qz_f32(&l->scale->value), l->offset ? qz_f32(&l->offset->value) : NULL);
+    return QZ_OK;
+}
+
+qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena)
+{
+    const qz_student_linear *l = &s->linear[i];
+    QZ_TRY(qz_qtensor_alloc(out, &l->planned->scheme, l->n, l->k, arena));
+    float *data = qz_arena_array(arena, float, (size_t)(l->n * l->k));
+    if (!data) return qz_arena_failed(arena);
+    const qz_tensor weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);
+    QZ_TRY(qz_student_weight(s, i, true, &weight));
+    QZ_TRY(set_grid(s, l, out, &weight));
+    qz_round_to_nearest(out, &weight);
+    return QZ_OK;
+}
+
+/* ---- looking at it ---- */
+
+qz_parameters *qz_student_parameters(qz_student *s)
+{
+    return &s->parameters;
+}
+
+const qz_model *qz_student_model(const qz_student *s)
+{
+    return s->m;
+}
+
+uint64_t qz_student_bytes(const qz_student *s)
+{
+    return s->bytes;
+}
+
+void qz_student_round(qz_student *s, bool on)
+{
+    s->round = on;
+}
+
+int qz_student_linears(const qz_student *s)
+{
+    return s->linears;
+}
+
+const qz_student_linear *qz_student_linear_at(const qz_student *s, int i)
+{
+    return &s->linear[i];
+}

@@ -1,0 +1,446 @@
+/* A model folder -> the parts of a student: parameters, frozen weights, grids, adapters. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "quant/quant.h"
+#include "train/student_parts.h"
+
+static float *numbers(qz_student *s, int64_t count)
+{
+    s->bytes += (uint64_t)count * sizeof(float);
+    return s->rule.dry ? NULL : qz_arena_array(s->arena, float, (size_t)count);
+}
+
+static qz_status failed(const qz_student *s, const void *p)
+{
+    return p || s->rule.dry ? QZ_OK : qz_arena_failed(s->arena);
+}
+
+/* A parameter with its gradient: the values are the caller's to fill in. */
+static qz_status add_parameter(qz_student *s, qz_parameter **out, const char *name, qz_parameter_group group,
+                               const qz_tensor *like)
+{
+    QZ_TRY(qz_parameters_add(&s->parameters, name, group, like, s->arena));
+    s->bytes += 2 * (uint64_t)qz_tensor_count(like) * sizeof(float);
+    *out = &s->parameters.list[s->parameters.count - 1];
+    return QZ_OK;
+}
+
+/* ---- random starts ---- */
+
+/* Normal with deviation 0.02, and 0.02 / sqrt(2 layers) for what adds to the residual stream (Radford et al. 2019,
+ * section 2.3); norms start at 1. */
+static void draw(const qz_student *s, const char *name, const qz_tensor *x, bool adds)
+{
+    const int64_t count = qz_tensor_count(x), layers = qz_model_config_of(s->m)->layers;
+    const double deviation = 0.02 / (adds ? sqrt(2 * (double)layers) : 1);
+    qz_rng rng;
+    qz_rng_seed(&rng, s->rule.seed, qz_hash64(name, strlen(name)));
+    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = x->ndim > 1 ? (float)(deviation * qz_rng_normal(&rng)) : 0;
+    if (x->ndim > 1) return;
+    const float one = 1 - (float)qz_model_config_of(s->m)->norm_offset;
+    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = one;
+}
+
+/* ---- embeddings, norms, head ---- */
+
+static qz_status add_plain(qz_student *s, const char *name)
+{
+    const qz_stored *stored = qz_ckpt_find(qz_model_ckpt(s->m), name);
+    qz_parameter *p = &s->plain[s->plains++];
+    p->name = name;
+    p->value = stored->view;
+    p->value.dtype = QZ_F32;
+    if (s->rule.train_weights) {
+        qz_parameter *q;
+        QZ_TRY(add_parameter(s, &q, name, stored->view.ndim > 1 ? QZ_PARAMETER_MATRIX : QZ_PARAMETER_NORM, &p->value));
+        *p = *q;
+    } else {
+        p->value.data = numbers(s, qz_tensor_count(&p->value));
+        QZ_TRY(failed(s, p->value.data));
+    }
+    if (s->rule.dry) return QZ_OK;
+    if (s->rule.random) {
+        draw(s, name, &p->value, false);
+        return QZ_OK;
+    }
+    return qz_ckpt_read_plain(qz_model_ckpt(s->m), name, stored->view.ndim, stored->view.shape, p->value.data);
+}
+
+/* The tables and norms of the family, without what was passed through. */
+static qz_status add_plains(qz_student *s)
+{
+    const char **names;
+    size_t count;
+    QZ_TRY(qz_model_plain_names(s->m, &names, &count, s->arena));
+    s->plain = qz_arena_calloc(s->arena, (count + 1) * sizeof *s->plain);
+    if (!s->plain) return qz_arena_failed(s->arena);
+    for (size_t i = 0; i < count; i++) QZ_TRY(add_plain(s, names[i]));
+    return QZ_OK;
+}
+
+/* ---- linears ---- */
+
+static void start_trained(qz_student *s, qz_student_linear *l, const qz_linear *from)
+{
+    if (s->rule.random)
+        draw(s, l->module, &l->weight, from->role == QZ_ROLE_O || from->role == QZ_ROLE_DOWN);
+    else
+        memcpy(l->weight.data, from->weight.data, (size_t)(l->n * l->k) * sizeof(float));
+}
+
+static qz_status add_trained(qz_student *s, qz_student_linear *l, const qz_linear *from)
+{
+    char name[512];
+    qz_parameter *p;
+    snprintf(name, sizeof name, "%s.weight", l->module);
+    QZ_TRY(add_parameter(s, &p, name, QZ_PARAMETER_MATRIX, &from->weight));
+    l->weight = p->value;
+    l->grad = p->grad;
+    if (!s->rule.dry) start_trained(s, l, from);
+    if (!l->bias.shape[0]) return QZ_OK;
+    snprintf(name, sizeof name, "%s.bias", l->module);
+    QZ_TRY(add_parameter(s, &p, name, QZ_PARAMETER_NORM, &l->bias));
+    l->bias = p->value;
+    l->bias_grad = p->grad;
+    return QZ_OK;
+}
+
+/* Frozen, but rounded on scales that are learned: wide, since it is rounded anew in every step. */
+static qz_status add_wide(qz_student *s, qz_student_linear *l, const qz_linear *from)
+{
+    l->weight = qz_tensor_2d(numbers(s, l->n * l->k), QZ_F32, l->n, l->k);
+    QZ_TRY(failed(s, l->weight.data));
+    if (!s->rule.dry) memcpy(l->weight.data, from->weight.data, (size_t)(l->n * l->k) * sizeof(float));
+    return QZ_OK;
+}
+
+/* The weight as codes of the recipe's format, as bitsandbytes and others would make them. */
+static qz_status pack_rounded(qz_student *s, qz_packed *out, const qz_linear *from, const qz_scheme *scheme,
+                              qz_arena *scratch)
+{
+    qz_qtensor q;
+    QZ_TRY(qz_qtensor_alloc(&q, scheme, from->weight.shape[0], from->weight.shape[1], scratch));
+    QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &from->weight));
+    qz_round_to_nearest(&q, &from->weight);
+    if (scheme->double_quant) qz_qtensor_quantize_scales(&q);
+    return qz_packed_from(out, &q, s->arena);
+}
+
+static qz_status pack_stored(qz_student *s, qz_packed *out, const qz_student_linear *l, qz_arena *scratch)
+{
+    const qz_ckpt *c = qz_model_ckpt(s->m);
+    qz_qtensor q;
+    if (qz_ckpt_is_quantized(c, l->module)) {
+        QZ_TRY(qz_ckpt_read_qtensor(c, l->module, l->n, l->k, &q, scratch));
+        return qz_packed_from(out, &q, s->arena);
+    }
+    char name[512];
+    snprintf(name, sizeof name, "%s.weight", l->module);
+    *out = qz_packed_plain(&qz_ckpt_find(c, name)->view);
+    return QZ_OK;
+}
+
+static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)
+{
+    const qz_scheme *scheme = s->adapters.base;
+    qz_packed *base = qz_arena_calloc(s->arena, sizeof *base);
+    if (!base) return qz_arena_failed(s->arena);
+    l->base = base;
+    if (scheme) s->bytes += qz_packed_bytes(scheme, l->n, l->k);
+    if (s->rule.dry) {
+        base->q = (qz_qtensor){.rows = l->n, .cols = l->k};
+        return QZ_OK;
+    }
+    return scheme ? pack_rounded(s, base, from, scheme, scratch) : pack_stored(s, base, l, scratch);
+}
+
+/* ---- grids ---- */
+
+qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n, int64_t k)
+{
+    const int64_t pieces = qz_scheme_pieces(scheme, n, k);
+    const bool zeros = qz_format_of(scheme->format)->kind == QZ_KIND_INTEGER && !scheme->symmetric;
+    *q = (qz_qtensor){.scheme = *scheme, .rows = n, .cols = k, .scales = numbers(s, pieces)};
+    QZ_TRY(failed(s, q->scales));
+    if (!zeros || s->rule.dry) return QZ_OK;
+    q->zeros = qz_arena_alloc(s->arena, (size_t)pieces);
+    return q->zeros ? QZ_OK : qz_arena_failed(s->arena);
+}
+
+static bool same_scheme(const qz_scheme *a, const qz_scheme *b)
+{
+    return a->format == b->format && a->piece_rows == b->piece_rows && a->piece_cols == b->piece_cols &&
+           a->symmetric == b->symmetric && a->flat == b->flat;
+}
+
+/* Scales and zeros that the folder stores. */
+static qz_status take_stored_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
+{
+    const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
+    qz_qtensor stored;
+    if (!qz_ckpt_is_quantized(qz_model_ckpt(s->m), l->module))
+        return QZ_FAIL(QZ_ARG, "%s: stored plain, so there are no scales to start from", l->module);
+    QZ_TRY(qz_ckpt_read_qtensor(qz_model_ckpt(s->m), l->module, l->n, l->k, &stored, scratch));
+    if (!same_scheme(&stored.scheme, &l->q.scheme))
+        return QZ_FAIL(QZ_ARG, "%s: stored in another scheme than the recipe's `weights`", l->module);
+    if (stored.permutation)
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: has a permutation (g_idx), which is not trained with", l->module);
+    memcpy(l->q.scales, stored.scales, (size_t)pieces * sizeof *stored.scales);
+    if (l->q.zeros && stored.zeros) memcpy(l->q.zeros, stored.zeros, (size_t)pieces);
+    return QZ_OK;
+}
+
+static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *what, qz_parameter **out)
+{
+    char name[512];
+    const qz_tensor like = qz_tensor_1d(NULL, QZ_F32, qz_scheme_pieces(&l->q.scheme, l->n, l->k));
+    snprintf(name, sizeof name, "%s.%s", l->module, what);
+    return add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
+}
+
+static void start_learned(qz_student_linear *l)
+{
+    const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
+    if (l->scale) memcpy(l->scale->value.data, l->q.scales, (size_t)pieces * sizeof(float));
+    for (int64_t i = 0; l->offset && i < pieces; i++) qz_f32(&l->offset->value)[i] = (float)l->q.zeros[i];
+}
+
+static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
+{
+    const qz_scheme *scheme = &l->planned->scheme;
+    if (scheme->double_quant)
+        return QZ_FAIL(QZ_UNSUPPORTED,
+                       "%s: scales that are quantized themselves are not trained through; set "
+                       "weights.double_quant false",
+                       l->module);
+    if (s->adapters.merge_aware && l->a && qz_model_linear(s->m, l->layer, l->linear)->roles > 1 &&
+        (scheme->piece_rows != 1 || scheme->flat))
+        return QZ_FAIL(QZ_UNSUPPORTED, "%s: merge-aware training of fused linears needs groups or channels", l->module);
+    return QZ_OK;
+}
+
+static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
+{
+    const qz_student_rounding *r = &s->rule.rounding;
+    l->rounded =
+        l->planned && l->planned->quantized && (s->rule.train_weights || s->adapters.merge_aware || r->learn_scales);
+    if (!l->rounded) return QZ_OK;
+    QZ_TRY(refuse_scheme(s, l));
+    QZ_TRY(qz_student_grid_alloc(s, &l->q, &l->planned->scheme, l->n, l->k));
+    if (l->base) return QZ_OK; /* fitted to W + B A whenever it is made */
+    if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", &l->scale));
+    if (r->learn_offsets && l->q.zeros) QZ_TRY(add_learned(s, l, "offset", &l->offset));
+    if (s->rule.dry) return QZ_OK;
+    QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
+                              : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
+    start_learned(l);
+    return QZ_OK;
+}
+
+/* ---- adapters ---- */
+
+/* Hu et al. 2021, section 4.1: B starts at zero, A at random: here uniform with the bound 1 / sqrt(K) (He et al. with
+ * a = sqrt(5)), as PEFT has it. */
+static void start_adapter(qz_student *s, qz_student_linear *l, int index)
+{
+    qz_rng rng;
+    const int64_t count = qz_tensor_count(&l->a->value);
+    const double bound = 1 / sqrt((double)l->k);
+    qz_rng_seed(&rng, s->adapters.seed, (uint64_t)index);
+    for (int64_t i = 0; i < count; i++) qz_f32(&l->a->value)[i] = (float)((2 * qz_rng_double(&rng) - 1) * bound);
+    memset(l->b->value.data, 0, (size_t)qz_tensor_count(&l->b->value) * sizeof(float));
+}
+
+static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
+{
+    char name[512];
+    const qz_student_adapters *how = &s->adapters;
+    if (!s->rule.adapters || !how->wanted(how->context, l->module)) return QZ_OK;
+    if (how->rank > l->n || how->rank > l->k)
+        return QZ_FAIL(QZ_ARG,
+                       "%s: rank %lld is larger than the matrix (%lld, %lld); choose a smaller "
+                       "train.adapter.rank",
+                       l->module, (long long)how->rank, (long long)l->n, (long long)l->k);
+    const qz_tensor a = qz_tensor_2d(NULL, QZ_F32, how->rank, l->k), b = qz_tensor_2d(NULL, QZ_F32, l->n, how->rank);
+    snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", l->module);
+    QZ_TRY(add_parameter(s, &l->a, name, QZ_PARAMETER_ADAPTER, &a));
+    snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", l->module);
+    QZ_TRY(add_parameter(s, &l->b, name, QZ_PARAMETER_ADAPTER, &b));
+    if (!s->rule.dry) start_adapter(s, l, index);
+    return QZ_OK;
+}
+
+qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight)
+{
+    qz_arena *scratch;
+    QZ_TRY(qz_arena_new(&scratch, "adapter"));
+    float *data = qz_arena_array(scratch, float, (size_t)qz_tensor_count(&l->b->value));
+    qz_tensor b = l->b->value;
+    b.data = data;
+    qz_status status =
+        data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, s->adapters.factor) : qz_arena_failed(scratch);
+    if (status == QZ_OK) status = qz_op_linear_grad_x(qz_model_backend(s->m), weight, &b, &l->a->value, true);
+    qz_arena_free(scratch);
+    return status;
+}
+
+/* ---- windows of roles ---- */
+
+static void add_windows(qz_student *s, const qz_student_linear *l, int index)
+{
+    const qz_linear_place *p = qz_model_linear(s->m, l->layer, l->linear);
+    for (int r = 0; r < p->roles; r++) {
+        const int slot = index * QZ_ROLES + (int)p->role + r;
+        int64_t first, rows;
+        qz_model_role_rows(s->m, l->layer, (qz_role)((int)p->role + r), &first, &rows);
+        if (l->base) s->window[slot] = qz_packed_window(l->base, first, rows);
+        s->grid[slot] = l->q;
+        if (p->roles == 1 || !l->rounded || s->rule.dry) continue;
+        const int64_t pieces = first * qz_scheme_scale_cols(&l->q.scheme, l->k);
+        s->grid[slot].rows = rows;
+        s->grid[slot].scales += pieces;
+        if (l->q.zeros) s->grid[slot].zeros += pieces;
+    }
+}
+
+/* ---- all ---- */
+
+static const qz_export_linear *planned(const qz_student *s, const char *module)
+{
+    const qz_export_plan *plan = s->rule.plan;
+    for (size_t i = 0; plan && i < plan->linears; i++) {
+        if (strcmp(plan->linear[i].module, module) == 0) return &plan->linear[i];
+    }
+    return NULL;
+}
+
+static qz_status take_bias(qz_student *s, qz_student_linear *l, const qz_linear *from)
+{
+    if (!qz_model_linear(s->m, l->layer, l->linear)->has_bias) return QZ_OK;
+    if (!s->rule.train_weights) {
+        l->bias = qz_tensor_1d(numbers(s, l->n), QZ_F32, l->n);
+        QZ_TRY(failed(s, l->bias.data));
+    }
+    if (s->rule.dry) return QZ_OK;
+    if (s->rule.random)
+        memset(l->bias.data, 0, (size_t)l->n * sizeof(float));
+    else
+        memcpy(l->bias.data, from->bias.data, (size_t)l->n * sizeof(float));
+    return QZ_OK;
+}
+
+static qz_status add_linear(qz_student *s, int layer, int i, const qz_linear *from, qz_arena *scratch)
+{
+    const qz_linear_place *p = qz_model_linear(s->m, layer, i);
+    const int index = s->linears++;
+    qz_student_linear *l = &s->linear[index];
+    *l = (qz_student_linear){.module = qz_model_linear_name(s->m, layer, i),
+                             .layer = layer,
+                             .linear = i,
+                             .input = p->input,
+                             .n = p->n,
+                             .k = p->k};
+    if (p->has_bias) l->bias = qz_tensor_1d(NULL, QZ_F32, p->n);
+    l->planned = planned(s, l->module);
+    QZ_TRY(s->rule.train_weights           ? add_trained(s, l, from)
+           : s->rule.rounding.learn_scales ? add_wide(s, l, from)
+                                           : add_frozen(s, l, from, scratch));
+    QZ_TRY(take_bias(s, l, from));
+    QZ_TRY(add_adapter(s, l, index));
+    QZ_TRY(add_grid(s, l, scratch));
+    add_windows(s, l, index);
+    return QZ_OK;
+}
+
+static qz_status add_layer(qz_student *s, int layer, qz_arena *scratch)
+{
+    qz_layer from;
+    s->first[layer] = s->linears;
+    if (!s->rule.dry) QZ_TRY(qz_model_layer(s->m, layer, &from, scratch));
+    for (int i = 0; i < qz_model_linears(s->m, layer); i++) {
+        const qz_linear_place *p = qz_model_linear(s->m, layer, i);
+        const qz_linear shape = {.weight = qz_tensor_2d(NULL, QZ_F32, p->n, p->k)};
+        QZ_TRY(add_linear(s, layer, i, s->rule.dry ? &shape : &from.linear[i], scratch));
+    }
+    return QZ_OK;
+}
+
+static qz_status add_layers(qz_student *s, qz_arena *scratch)
+{
+    for (int i = 0; i < qz_model_config_of(s->m)->layers; i++) {
+        QZ_TRY(add_layer(s, i, scratch));
+        qz_arena_reset(scratch);
+    }
+    return QZ_OK;
+}
+
+static qz_status make_room(qz_student *s)
+{
+    const int64_t layers = qz_model_config_of(s->m)->layers;
+    size_t linears = 0;
+    for (int i = 0; i < layers; i++) linears += (size_t)qz_model_linears(s->m, i);
+    s->first = qz_arena_array(s->arena, int, (size_t)layers);
+    s->linear = qz_arena_calloc(s->arena, linears * sizeof *s->linear);
+    s->step = qz_arena_calloc(s->arena, linears * sizeof *s->step);
+    s->window = qz_arena_calloc(s->arena, linears * QZ_ROLES * sizeof *s->window);
+    s->grid = qz_arena_calloc(s->arena, linears * QZ_ROLES * sizeof *s->grid);
+    if (!s->first || !s->linear || !s->step || !s->window || !s->grid) return qz_arena_failed(s->arena);
+    enum { OF_A_LINEAR = 6, OF_A_LAYER = 8, ELSEWHERE = 8 };
+    return qz_parameters_new(&s->parameters, (int)(linears * OF_A_LINEAR) + (int)layers * OF_A_LAYER + ELSEWHERE,
+                             s->rule.dry, s->arena);
+}
+
+static qz_status no_target(const qz_student *s)
+{
+    for (int i = 0; s->rule.adapters && i < s->linears; i++) {
+        if (s->linear[i].a) return QZ_OK;
+    }
+    if (!s->rule.adapters) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "train.adapter.targets: none of them matches a linear of the model, for instance \"%s\"",
+                   s->linear[0].module);
+}
+
+static qz_status build(qz_student *s)
+{
+    qz_arena *scratch;
+    QZ_TRY(qz_arena_new(&s->arena, "student"));
+    QZ_TRY(qz_tape_new(&s->outer, qz_model_backend(s->m), s->rule.dry));
+    qz_tape_keep_cheap(s->outer, true);
+    QZ_TRY(make_room(s));
+    QZ_TRY(add_plains(s));
+    QZ_TRY(qz_arena_new(&scratch, "layer"));
+    qz_status status = add_layers(s, scratch);
+    qz_arena_free(scratch);
+    QZ_TRY(status);
+    return no_target(s);
+}
+
+qz_status qz_student_new(qz_student **out, const qz_model *m, const qz_student_rule *rule)
+{
+    qz_student *s = qz_calloc(1, sizeof *s);
+    *out = NULL;
+    if (!s) return QZ_FAIL(QZ_MEMORY, "no memory for a student");
+    s->m = m;
+    s->rule = *rule;
+    s->round = true;
+    if (rule->adapters) s->adapters = *rule->adapters;
+    qz_status status = build(s);
+    if (status != QZ_OK) {
+        qz_student_free(s);
+        return status;
+    }
+    *out = s;
+    return QZ_OK;
+}
+
+void qz_student_free(qz_student *s)
+{
+    if (!s) return;
+    qz_tape_free(s->outer);
+    qz_arena_free(s->arena);
+    qz_free(s);
+}

@@ -1,0 +1,78 @@
+/* `qat train`: a recipe's `train` object, a model and a text -> a trained student.
+ *
+ *     loader -> batch -> student on a tape (rounded weights, adapters) -> loss (and teacher) -> gradients
+ *            -> clip -> AdamW -> state file, log, now and then an evaluation
+ *
+ *     qz_trained *t;
+ *     QZ_TRY(qz_train_run(&t, &args));
+ *     ... qz_trained_student(t) is exported by the program ...
+ *     qz_trained_free(t);
+ *
+ * Everything that a step depends on is in the state file, so that N steps are k steps, an end of any kind, and N - k
+ * steps more, bit for bit, with any number of threads. */
+#ifndef QZ_TRAIN_TRAIN_H
+#define QZ_TRAIN_TRAIN_H
+
+#include "base/progress.h"
+#include "base/report.h"
+#include "data/data.h"
+#include "recipes/recipes.h"
+#include "train/student.h"
+
+typedef struct qz_train_args {
+    const qz_recipe *recipe;
+    const qz_model *model;      /* the student starts from it */
+    const qz_model *teacher;    /* NULL: none */
+    const qz_export_plan *plan; /* what is rounded, as it will be stored; NULL: nothing */
+    qz_loader *loader;
+    const qz_windows *evaluation;          /* NULL: none */
+    const char *folder;                    /* of states and log; exists */
+    const char *model_hash, *teacher_hash; /* NULL: not known */
+    bool resume;                           /* go on from the newest state, if there is one */
+    bool times;                            /* the log says what a clock says */
+    int64_t stop_after;                    /* for tests: leave after so many steps; 0: do not */
+    qz_progress *progress;
+    qz_report *report;
+} qz_train_args;
+
+typedef struct qz_train_plan_row {
+    const char *tier;
+    uint64_t bytes;
+} qz_train_plan_row;
+
+typedef struct qz_train_plan {
+    qz_train_plan_row memory[8];
+    int rows;
+    uint64_t memory_bytes, memory_available;
+    uint64_t state_bytes; /* of one state file */
+    int64_t tokens;       /* of all steps */
+    double flops;         /* of all steps */
+    double seconds;       /* at the rate given; 0: not known */
+    int64_t parameters;   /* numbers that are trained */
+} qz_train_plan;
+
+/* Exact: every shape of a step is walked through without data. Loader and evaluation are not looked at. QZ_MEMORY when
+ * the machine cannot hold it, saying what to change; the plan is filled in all the same. */
+QZ_NODISCARD qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops);
+
+typedef struct qz_train_result {
+    int64_t steps, resumed_from; /* done; the state that the run went on from, 0: none */
+    int64_t tokens;              /* that counted in the loss, in this run */
+    double seconds, tokens_per_second;
+    double loss;             /* of the last step */
+    double first_perplexity; /* before the first step; NaN: no evaluation */
+    double last_perplexity, best_perplexity;
+    int64_t best_step;
+    bool stopped_early;
+    uint64_t memory_bytes; /* peak of what the plan counts */
+} qz_train_result;
+
+typedef struct qz_trained qz_trained;
+
+/* A loss or gradient that is not finite is QZ_NUMERIC naming the step and the parameter; the state before stays. */
+QZ_NODISCARD qz_status qz_train_run(qz_trained **out, const qz_train_args *args);
+void qz_trained_free(qz_trained *t);
+qz_student *qz_trained_student(qz_trained *t);
+const qz_train_result *qz_trained_result(const qz_trained *t);
+
+#endif

@@ -1,0 +1,324 @@
+/* The loop over steps, and what goes around it: schedule, evaluations, states, the log. train_rules.c turns the recipe
+ * into the parts' rules. */
+#include <math.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+#include "train/step.h"
+#include "train/telemetry.h"
+#include "train/train.h"
+#include "train/train_rules.h"
+
+struct qz_trained {
+    qz_train_args args;
+    const qz_recipe_train *how;
+    qz_arena *arena;
+    qz_train_rules rules;
+    qz_student *student;
+    qz_guide *guide;
+    qz_stepper *stepper;
+    qz_optimizer *optimizer;
+    qz_telemetry *telemetry;
+    qz_loader_batch batch, judged; /* judged: the evaluation's windows */
+    float *best;                   /* values of all parameters at the best evaluation; NULL: not kept */
+    /* in the state file */
+    int64_t step, epoch, index, best_step, since_best;
+    double best_loss, first_loss;
+    qz_state state;
+    qz_train_result result;
+    qz_progress_state *last;
+};
+
+/* ---- the best so far ---- */
+
+static void copy_values(qz_trained *t, bool out)
+{
+    const qz_parameters *p = qz_student_parameters(t->student);
+    float *at = t->best;
+    for (int i = 0; i < p->count; i++) {
+        const size_t count = (size_t)qz_tensor_count(&p->list[i].value);
+        float *value = qz_f32(&p->list[i].value);
+        memcpy(out ? at : value, out ? value : at, count * sizeof *at);
+        at += count;
+    }
+}
+
+/* ---- evaluations ---- */
+
+static qz_status judge(qz_trained *t, double *mean)
+{
+    const qz_step_batch all = {t->judged.ids, t->judged.labels, NULL, t->judged.sequences, t->judged.length};
+    qz_step_loss loss;
+    QZ_TRY(qz_stepper_judge(t->stepper, &all, &loss));
+    *mean = loss.cross_entropy;
+    return QZ_OK;
+}
+
+static bool is_better(const qz_trained *t, double loss)
+{
+    return t->best_step < 0 || loss < t->best_loss;
+}
+
+static qz_status evaluate(qz_trained *t)
+{
+    const double began = qz_seconds();
+    double loss;
+    if (!t->judged.sequences) return QZ_OK;
+    QZ_TRY(judge(t, &loss));
+    const bool best = is_better(t, loss);
+    if (t->step == 0) t->first_loss = loss;
+    t->since_best = best ? 0 : t->since_best + 1;
+    if (best) {
+        t->best_loss = loss;
+        t->best_step = t->step;
+        if (t->best) copy_values(t, true);
+    }
+    t->result.last_perplexity = exp(loss);
+    return qz_telemetry_evaluation(
+        t->telemetry,
+        &(qz_evaluation_figures){
+            .step = t->step, .loss = loss, .perplexity = exp(loss), .best = best, .seconds = qz_seconds() - began});
+}
+
+/* ---- steps ---- */
+
+static uint64_t memory_of(const qz_trained *t)
+{
+    const qz_parameters *p = qz_student_parameters(t->student);
+    return qz_student_bytes(t->student) + qz_optimizer_bytes(p, t->how->moments_8bit) + qz_stepper_bytes(t->stepper) +
+           (t->guide ? qz_guide_bytes(t->guide) : 0);
+}
+
+static qz_status learn(qz_trained *t, qz_step_figures *f)
+{
+    const qz_step_batch batch = {t->batch.ids, t->batch.labels, qz_loader_packs(t->args.loader) ? t->batch.first : NULL,
+                                 t->batch.sequences, t->batch.length};
+    qz_step_loss loss;
+    qz_student_round(t->student, t->step >= t->how->quantizer.after);
+    qz_parameters_zero_gradients(qz_student_parameters(t->student));
+    QZ_TRY(qz_stepper_run(t->stepper, &batch, (uint64_t)t->step, &loss));
+    if (!isfinite(loss.loss))
+        return QZ_FAIL(QZ_NUMERIC, "step %lld: the loss is %g; a lower train.learning_rate may help",
+                       (long long)t->step + 1, loss.loss);
+    QZ_TRY(qz_optimizer_norm(t->optimizer, t->step + 1, &f->gradient_norm));
+    f->learning_rate = qz_schedule_rate(&t->rules.schedule, t->step + 1);
+    QZ_TRY(qz_optimizer_step(t->optimizer, t->step + 1, f->learning_rate, f->gradient_norm));
+    f->loss = loss.loss;
+    f->cross_entropy = loss.cross_entropy;
+    f->divergence = t->guide ? loss.divergence : NAN;
+    f->tokens = loss.targets;
+    return QZ_OK;
+}
+
+static qz_status take_step(qz_trained *t)
+{
+    const double began = qz_seconds();
+    qz_step_figures f = {0};
+    char line[128];
+    QZ_TRY(qz_loader_next(t->args.loader, &t->batch, t->how->batch));
+    QZ_TRY(learn(t, &f));
+    const qz_loader_position at = qz_loader_position_of(t->args.loader);
+    t->epoch = at.epoch;
+    t->index = at.index;
+    f.step = ++t->step;
+    f.seconds = qz_seconds() - began;
+    f.tokens_per_second = (double)(t->batch.sequences * t->batch.length) / f.seconds;
+    f.memory_bytes = memory_of(t);
+    t->result.loss = f.loss;
+    t->result.tokens += f.tokens;
+    QZ_TRY(qz_telemetry_step(t->telemetry, &f));
+    return qz_progress_step(t->args.progress, 1, qz_telemetry_text(line, sizeof line, &f));
+}
+
+/* ---- states ---- */
+
+static qz_status save(qz_trained *t)
+{
+    QZ_TRY(qz_telemetry_sync(t->telemetry));
+    return qz_state_save(t->args.folder, &t->state, t->step, (int)t->how->keep);
+}
+
+static bool is_time(int64_t step, int64_t every, int64_t last)
+{
+    return step == last || (every > 0 && step % every == 0);
+}
+
+static qz_status after_step(qz_trained *t, bool *stop)
+{
+    const int64_t last = t->how->steps;
+    if (is_time(t->step, t->how->evaluate_every, last)) QZ_TRY(evaluate(t));
+    *stop = t->how->patience > 0 && t->since_best >= t->how->patience;
+    if (*stop) t->result.stopped_early = true;
+    return *stop || is_time(t->step, t->how->save_every, last) ? save(t) : QZ_OK;
+}
+
+static qz_status run_steps(qz_trained *t)
+{
+    bool stop = t->how->patience > 0 && t->since_best >= t->how->patience;
+    if (t->step == 0) QZ_TRY(evaluate(t));
+    while (t->step < t->how->steps && !stop) {
+        QZ_TRY(take_step(t));
+        QZ_TRY(after_step(t, &stop));
+        if (t->args.stop_after && t->step >= t->args.stop_after) break;
+    }
+    return QZ_OK;
+}
+
+static qz_status resume(qz_trained *t)
+{
+    if (!t->args.resume) return qz_state_clear(t->args.folder);
+    QZ_TRY(qz_state_load(&t->step, t->args.folder, &t->state));
+    t->result.resumed_from = t->step;
+    if (t->step == 0) return QZ_OK;
+    return qz_loader_seek(t->args.loader, (qz_loader_position){t->epoch, t->index});
+}
+
+/* ---- putting it together ---- */
+
+static qz_status make_batch(qz_trained *t)
+{
+    const size_t count = (size_t)(t->how->batch * t->how->sequence_length);
+    t->batch.ids = qz_arena_array(t->arena, int32_t, count);
+    t->batch.labels = qz_arena_array(t->arena, int32_t, count);
+    t->batch.first = qz_arena_array(t->arena, int32_t, count);
+    t->batch.length = t->how->sequence_length;
+    return t->batch.ids && t->batch.labels && t->batch.first ? QZ_OK : qz_arena_failed(t->arena);
+}
+
+/* Windows as perplexity takes them: ids 1 to L - 1 are predicted. */
+static qz_status make_judged(qz_trained *t)
+{
+    const qz_windows *w = t->args.evaluation;
+    if (!w || !w->count) return QZ_OK;
+    t->judged.ids = w->ids;
+    t->judged.sequences = w->count;
+    t->judged.length = w->length;
+    t->judged.labels = qz_arena_array(t->arena, int32_t, (size_t)(w->count * w->length));
+    if (!t->judged.labels) return qz_arena_failed(t->arena);
+    for (int64_t i = 0; i < w->count * w->length; i++)
+        t->judged.labels[i] = (i + 1) % w->length ? w->ids[i + 1] : QZ_LABEL_NONE;
+    return QZ_OK;
+}
+
+static qz_status make_best(qz_trained *t)
+{
+    if (!t->how->keep_best || !t->judged.sequences) return QZ_OK;
+    t->best = qz_arena_array(t->arena, float, (size_t)qz_parameters_numbers(qz_student_parameters(t->student)));
+    if (!t->best) return qz_arena_failed(t->arena);
+    copy_values(t, true);
+    return QZ_OK;
+}
+
+static qz_status make_state(qz_trained *t)
+{
+    int count;
+    const qz_state_tensor *tensors = qz_optimizer_tensors(t->optimizer, &count);
+    qz_state_tensor *all = qz_arena_array(t->arena, qz_state_tensor, (size_t)count + 1);
+    if (!all) return qz_arena_failed(t->arena);
+    memcpy(all, tensors, (size_t)count * sizeof *all);
+    if (t->best)
+        all[count++] = (qz_state_tensor){
+            "best", qz_tensor_1d(t->best, QZ_F32, qz_parameters_numbers(qz_student_parameters(t->student)))};
+    const qz_state_integer integers[] = {
+        {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
+    const qz_state_number doubles[] = {{"best_loss", &t->best_loss}, {"first_loss", &t->first_loss}};
+    const qz_state_text texts[] = {{"version", QZ_VERSION, "version of qat"},
+                                   {"data", qz_loader_hash(t->args.loader), "training text"},
+                                   {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
+                                   {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"}};
+    enum { INTEGERS = sizeof integers / sizeof *integers, DOUBLES = sizeof doubles / sizeof *doubles };
+    enum { TEXTS = sizeof texts / sizeof *texts };
+    qz_state_integer *i = qz_arena_alloc(t->arena, sizeof integers);
+    qz_state_number *d = qz_arena_alloc(t->arena, sizeof doubles);
+    qz_state_text *x = qz_arena_alloc(t->arena, sizeof texts);
+    if (!i || !d || !x) return qz_arena_failed(t->arena);
+    memcpy(i, integers, sizeof integers);
+    memcpy(d, doubles, sizeof doubles);
+    memcpy(x, texts, sizeof texts);
+    t->state = (qz_state){.recipe = t->args.recipe->text,
+                          .text = x,
+                          .tensor = all,
+                          .integer = i,
+                          .number = d,
+                          .texts = TEXTS,
+                          .tensors = count,
+                          .integers = INTEGERS,
+                          .numbers = DOUBLES};
+    return QZ_OK;
+}
+
+static qz_status prepare(qz_trained *t)
+{
+    const qz_backend *be = qz_model_backend(t->args.model);
+    QZ_TRY(qz_arena_new(&t->arena, "training"));
+    QZ_TRY(qz_train_rules_make(&t->rules, &t->args, false));
+    QZ_TRY(qz_student_new(&t->student, t->args.model, &t->rules.student));
+    if (t->args.teacher) QZ_TRY(qz_guide_new(&t->guide, t->args.teacher, false));
+    QZ_TRY(qz_stepper_new(&t->stepper, t->student, t->guide, &t->rules.step, false));
+    QZ_TRY(qz_optimizer_new(&t->optimizer, be, qz_student_parameters(t->student), &t->rules.optimizer, t->arena));
+    QZ_TRY(make_batch(t));
+    QZ_TRY(make_judged(t));
+    QZ_TRY(make_best(t));
+    return make_state(t);
+}
+
+static qz_status run(qz_trained *t)
+{
+    const double began = qz_seconds();
+    QZ_TRY(resume(t));
+    QZ_TRY(qz_telemetry_open(&t->telemetry, t->args.folder, t->step, t->args.times));
+    qz_progress_begin(t->args.progress, "train", (uint64_t)(t->how->steps - t->step));
+    QZ_TRY(run_steps(t));
+    qz_progress_end(t->args.progress);
+    if (t->best && t->best_step >= 0 && t->best_step != t->step) copy_values(t, false);
+    t->result.steps = t->step;
+    t->result.seconds = qz_seconds() - began;
+    t->result.tokens_per_second = t->result.seconds > 0 ? (double)t->result.tokens / t->result.seconds : 0;
+    t->result.memory_bytes = memory_of(t);
+    t->result.best_step = t->best_step;
+    t->result.first_perplexity = t->judged.sequences ? exp(t->first_loss) : NAN;
+    t->result.best_perplexity = t->judged.sequences ? exp(t->best_loss) : NAN;
+    return QZ_OK;
+}
+
+qz_status qz_train_run(qz_trained **out, const qz_train_args *args)
+{
+    qz_trained *t = qz_calloc(1, sizeof *t);
+    *out = NULL;
+    if (!t) return QZ_FAIL(QZ_MEMORY, "no memory for training");
+    t->args = *args;
+    t->how = &args->recipe->train;
+    t->best_step = -1;
+    qz_status status = prepare(t);
+    if (status == QZ_OK) status = run(t);
+    qz_telemetry_close(t->telemetry);
+    t->telemetry = NULL;
+    if (status != QZ_OK) {
+        qz_trained_free(t);
+        return status;
+    }
+    *out = t;
+    return QZ_OK;
+}
+
+void qz_trained_free(qz_trained *t)
+{
+    if (!t) return;
+    qz_stepper_free(t->stepper);
+    qz_guide_free(t->guide);
+    qz_student_free(t->student);
+    qz_arena_free(t->arena);
+    qz_free(t);
+}
+
+qz_student *qz_trained_student(qz_trained *t)
+{
+    return t->student;
+}
+
+const qz_train_result *qz_trained_result(const qz_trained *t)
+{
+    return &t->result;
+}
