@@ -21,6 +21,7 @@ typedef struct qz_job {
     int outputs;
     bool several; /* the recipe names several, whether or not an interrupted run has finished some */
     qz_plan plan;
+    int64_t parameters;  /* numbers that are trained */
     double gflops;       /* of the backend here */
     qz_status plan_fits; /* QZ_OK, or why the machine cannot hold it, */
     qz_error plan_error; /* with this message */

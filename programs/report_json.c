@@ -1,5 +1,6 @@
 /* report.json: what was done, from what, where, and how well. The order of keys is fixed; "report_version" counts
  * changes of meaning (docs/versions.md). It is the last file that a run writes, so a folder that has it is whole. */
+#include <math.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -19,7 +20,7 @@ static void put_inputs(qz_json_writer *w, const qz_run_result *r)
     qz_json_put_string(w, "calibration_hash", *r->calibration_hash ? r->calibration_hash : NULL);
     if (r->trained) {
         qz_json_put_string(w, "training", recipe->train.data);
-        qz_json_put_string(w, "training_hash", r->training.data_hash);
+        qz_json_put_string(w, "training_hash", r->training_hash);
         qz_json_put_int(w, "training_seed", (int64_t)recipe->train.seed);
     }
     qz_json_put_string(w, "evaluation", recipe->evaluate.data);
@@ -74,25 +75,32 @@ static void put_result(qz_json_writer *w, const qz_run_result *r)
     qz_json_end(w);
 }
 
-/* "start": what training began with, as a checkpoint; "before" and "after": the model as it computes in training. */
+/* "start": what training began with, as a checkpoint; the other perplexities: of the model as it computes in training.
+ */
 static void put_training(qz_json_writer *w, const qz_run_result *r)
 {
     const qz_train_result *t = &r->training;
     if (!r->trained) return;
     qz_json_begin_object(w, "training");
     qz_json_put_int(w, "steps", t->steps);
-    qz_json_put_int(w, "steps_before_resume", t->resumed);
-    if (t->best) qz_json_put_int(w, "best_step", t->best);
+    qz_json_put_int(w, "resumed_from", t->resumed_from);
+    qz_json_put_bool(w, "stopped_early", t->stopped_early);
     qz_json_put_int(w, "tokens", t->tokens);
-    qz_json_put_double(w, "loss", t->loss);
     qz_json_put_double(w, "seconds", t->seconds);
+    qz_json_put_double(w, "tokens_per_second", t->tokens_per_second);
+    qz_json_put_double(w, "loss", t->loss);
+    qz_json_put_int(w, "memory_bytes", (int64_t)t->memory_bytes);
+    if (isfinite(t->first_perplexity)) {
+        qz_json_put_double(w, "first_perplexity", t->first_perplexity);
+        qz_json_put_double(w, "last_perplexity", t->last_perplexity);
+        qz_json_put_double(w, "best_perplexity", t->best_perplexity);
+        qz_json_put_int(w, "best_step", t->best_step);
+    }
     if (r->start.evaluated) {
         put_perplexity(w, "start", &r->start.perplexity);
         qz_json_put_double(w, "start_kl_mean", r->start.divergence.kl_mean);
         qz_json_put_double(w, "start_top1_agreement", r->start.divergence.top1);
     }
-    if (t->evaluated) put_perplexity(w, "before", &t->start);
-    if (t->evaluated) put_perplexity(w, "after", &t->trained);
     qz_json_end(w);
 }
 

@@ -2,6 +2,7 @@
 #ifndef QZ_PROGRAMS_RUN_RESULT_H
 #define QZ_PROGRAMS_RUN_RESULT_H
 
+#include "base/hash.h"
 #include "eval/eval.h"
 #include "programs/acceptance.h"
 #include "programs/job.h"
@@ -32,6 +33,7 @@ typedef struct qz_run_result {
     qz_measured start; /* what training started from, where that is another model than the original */
     bool trained;
     qz_train_result training; /* when trained */
+    char training_hash[QZ_HASH_TEXT];
     qz_acceptance acceptance;
     bool served; /* the container has a usual consumer, and this is what it will find */
     qz_findings serving;

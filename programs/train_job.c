@@ -53,10 +53,8 @@ qz_train_args qz_job_train_args(const qz_job *job)
     const bool teaches = job->recipe->train.loss.divergence > 0;
     const qz_model *teacher = job->teacher.model ? job->teacher.model : job->session.model;
     return (qz_train_args){.recipe = job->recipe,
-                           .source = job->session.model,
                            .model = job->start.model ? job->start.model : job->session.model,
                            .teacher = teaches ? teacher : NULL,
-                           .tokenizer = job->session.tokenizer,
                            .plan = &job->output[0].plan};
 }
 
@@ -72,7 +70,19 @@ static void put_rows(qz_plan *plan, const qz_train_plan *training)
     plan->memory_bytes = training->memory_bytes;
     plan->rows = training->rows < room ? training->rows : room;
     for (int i = 0; i < plan->rows; i++)
-        plan->memory[i] = (qz_plan_row){training->memory[i].what, training->memory[i].bytes};
+        plan->memory[i] = (qz_plan_row){training->memory[i].tier, training->memory[i].bytes};
+}
+
+/* Linears outside of the layers are trained as they are. */
+static qz_status check_outside(const qz_export_plan *plan)
+{
+    for (size_t i = plan->first[plan->layers]; i < plan->linears; i++)
+        if (plan->linear[i].quantized)
+            return QZ_FAIL(QZ_ARG,
+                           "%s: training rounds the linears of the layers only; name it in weights.skip, or leave "
+                           "its override out",
+                           plan->linear[i].module);
+    return QZ_OK;
 }
 
 qz_status qz_job_plan_training(qz_job *job)
@@ -80,20 +90,17 @@ qz_status qz_job_plan_training(qz_job *job)
     qz_train_plan training;
     qz_plan *p = &job->plan;
     const qz_train_args args = qz_job_train_args(job);
-    QZ_TRY(qz_train_plan_make(&training, &args));
+    const qz_recipe_train *t = &job->recipe->train;
+    QZ_TRY(check_outside(args.plan));
+    const qz_status fits = qz_train_plan_make(&training, &args, job->gflops);
     put_rows(p, &training);
-    p->disk_bytes += training.disk_bytes;
+    p->disk_bytes += (uint64_t)(t->keep + 1) * training.state_bytes;
     p->flops += training.flops;
-    if (job->gflops > 0) p->seconds += training.flops / (1e9 * job->gflops);
-    if (p->memory_available && p->memory_bytes > p->memory_available)
-        return QZ_FAIL(QZ_MEMORY,
-                       "the plan needs %.1f GB of memory, %.1f GB are available: lower train.micro_batch or "
-                       "train.sequence_length, or set train.recompute or train.moments \"int8\"",
-                       (double)p->memory_bytes / 1e9, (double)p->memory_available / 1e9);
-    if (p->disk_free && p->disk_bytes > p->disk_free)
-        return QZ_FAIL(QZ_IO,
-                       "the plan needs %.1f GB on the disk, %.1f GB are free: lower train.keep, or choose another "
-                       "output",
-                       (double)p->disk_bytes / 1e9, (double)p->disk_free / 1e9);
-    return QZ_OK;
+    p->seconds += training.seconds;
+    job->parameters = training.parameters;
+    QZ_TRY(fits);
+    if (!p->disk_free || p->disk_bytes + p->disk_scratch <= p->disk_free) return QZ_OK;
+    return QZ_FAIL(QZ_IO,
+                   "the plan needs %.1f GB on the disk, %.1f GB are free: lower train.keep, or choose another output",
+                   (double)(p->disk_bytes + p->disk_scratch) / 1e9, (double)p->disk_free / 1e9);
 }

@@ -1,5 +1,7 @@
 /* The table at the end of a training: the original, what training started from, and what it made, side by side, with
  * the columns of `qcal compare`. */
+#include <math.h>
+
 #include "programs/run_result.h"
 #include "programs/table.h"
 
@@ -23,18 +25,18 @@ static void add_original(qz_table *t, const qz_run_result *r)
     add_sizes(t, &r->before, r->source_folder_bytes);
 }
 
-static void add_perplexity(qz_table *t, const qz_run_result *r, const char *what, const qz_perplexity *p)
+static void add_perplexity(qz_table *t, const qz_run_result *r, const char *what, double perplexity)
 {
     qz_table_row_add(t);
     qz_table_set(t, 0, "%s", what);
-    qz_table_set(t, 1, "%.4f", p->perplexity);
-    qz_table_set(t, 2, "%.4f", p->perplexity / r->original.perplexity);
+    qz_table_set(t, 1, "%.4f", perplexity);
+    qz_table_set(t, 2, "%.4f", perplexity / r->original.perplexity);
 }
 
 static void add_measured(qz_table *t, const qz_run_result *r, const char *what, const qz_measured *m)
 {
     if (m->evaluated)
-        add_perplexity(t, r, what, &m->perplexity);
+        add_perplexity(t, r, what, m->perplexity.perplexity);
     else {
         qz_table_row_add(t);
         qz_table_set(t, 0, "%s", what);
@@ -53,8 +55,9 @@ static void add_start(qz_table *t, const qz_run_result *r)
     const bool ptq = qz_recipe_starts_from_ptq(r->recipe), adapter = r->recipe->train.adapter.wanted;
     if (r->start.evaluated)
         add_measured(t, r, ptq ? "quantized, not trained" : r->recipe->train.init, &r->start);
-    else if (r->training.evaluated)
-        add_perplexity(t, r, adapter ? "base as it is trained on" : "before the first step", &r->training.start);
+    else if (isfinite(r->training.first_perplexity))
+        add_perplexity(t, r, adapter ? "base, as it is in memory" : "before the first step",
+                       r->training.first_perplexity);
 }
 
 static const char *name_of_result(const qz_recipe *recipe)
@@ -82,15 +85,12 @@ static void print_training(const qz_run_result *r, FILE *out)
 {
     char time[32];
     const qz_train_result *t = &r->training;
-    const int64_t here = t->steps - t->resumed;
-    fprintf(out, "\n%lld steps, %lld tokens, loss %.4f", (long long)t->steps, (long long)t->tokens, t->loss);
-    if (t->steps < r->recipe->train.steps)
-        fprintf(out, ", stopped before step %lld", (long long)r->recipe->train.steps);
-    if (t->best) fprintf(out, ", the best was step %lld", (long long)t->best);
-    if (here > 0 && t->seconds > 0 && t->steps > 0)
-        fprintf(out, "; %s for %lld steps, %.0f tokens/s", qz_text_seconds(time, t->seconds), (long long)here,
-                (double)t->tokens * (double)here / (double)t->steps / t->seconds);
-    fputc('\n', out);
+    fprintf(out, "\n%lld steps, loss %.4f; %lld tokens in %s, %.0f tokens/s\n", (long long)t->steps, t->loss,
+            (long long)t->tokens, qz_text_seconds(time, t->seconds), t->tokens_per_second);
+    if (t->resumed_from) fprintf(out, "went on after step %lld\n", (long long)t->resumed_from);
+    if (t->stopped_early)
+        fprintf(out, "stopped early: no gain in %lld evaluations\n", (long long)r->recipe->train.patience);
+    if (r->recipe->train.keep_best) fprintf(out, "kept: step %lld, the best evaluated\n", (long long)t->best_step);
 }
 
 qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli)
