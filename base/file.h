@@ -30,6 +30,12 @@ QZ_NODISCARD qz_status qz_spill_open(qz_spill **out, const char *folder);
 QZ_NODISCARD qz_status qz_spill_add(qz_spill *spill, const void *data, size_t size);
 QZ_NODISCARD qz_status qz_spill_map(qz_map *out, qz_spill *spill); /* of all that was added so far */
 void qz_spill_close(qz_spill *spill);                              /* NULL allowed */
+/* Room of `size` bytes (at least 1) to write into, in such a file. Making it larger keeps what is there and moves it.
+ */
+typedef struct qz_paged qz_paged;
+QZ_NODISCARD qz_status qz_paged_open(qz_paged **out, const char *folder);
+QZ_NODISCARD qz_status qz_paged_resize(qz_paged *paged, size_t size, void **data);
+void qz_paged_close(qz_paged *paged); /* NULL allowed */
 /* Tells the system that the pages of [data, data+size) will be read soon, or are not needed for now. Hints only. */
 void qz_map_will_need(const void *data, size_t size);
 void qz_map_done(const void *data, size_t size);

@@ -51,6 +51,7 @@ static void release(qz_h5 *f)
 
 static qz_h5 *handle_new(const char *path, bool create)
 {
+    H5dont_atexit(); /* its own tidying up at exit crashes over a file whose closing failed on a full disk */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     qz_h5 *f = qz_calloc(1, sizeof *f);
     if (!f) return NULL;

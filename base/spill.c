@@ -1,6 +1,7 @@
 /* Files without a name: what a run makes and need not keep, such as tokens of a text that is larger than memory. The
  * name is taken away as soon as the file is open, so nothing is left behind however the program ends. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -121,4 +122,57 @@ qz_status qz_map_spill(qz_map *out, const void *data, size_t size, const char *f
     if (status == QZ_OK) status = qz_spill_map(out, s);
     qz_spill_close(s);
     return status;
+}
+
+/* ---- room to write into ---- */
+
+struct qz_paged {
+    char *folder;
+    int fd;
+    void *data;
+    size_t size;
+};
+
+qz_status qz_paged_open(qz_paged **out, const char *folder)
+{
+    *out = NULL;
+    qz_paged *p = qz_calloc(1, sizeof *p);
+    char *copy = qz_strdup(folder);
+    qz_status status = p && copy ? QZ_OK : QZ_FAIL(QZ_MEMORY, "out of memory: a file in %s", folder);
+    if (status == QZ_OK) status = open_unnamed(&p->fd, folder, 0);
+    if (status != QZ_OK) {
+        qz_free(copy);
+        qz_free(p);
+        return status;
+    }
+    p->folder = copy;
+    return *out = p, QZ_OK;
+}
+
+static void unmap(qz_paged *p)
+{
+    if (p->size) munmap(p->data, p->size);
+    p->size = 0;
+}
+
+/* Space is reserved first: a disk that is full must be an error here, not a signal when a page is written. */
+qz_status qz_paged_resize(qz_paged *p, size_t size, void **data)
+{
+    int error = posix_fallocate(p->fd, 0, (off_t)size);
+    if (error) return refuse(p->folder, size, error);
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
+    if (map == MAP_FAILED) return refuse(p->folder, size, errno);
+    unmap(p);
+    *data = p->data = map;
+    p->size = size;
+    return QZ_OK;
+}
+
+void qz_paged_close(qz_paged *p)
+{
+    if (!p) return;
+    unmap(p);
+    close(p->fd);
+    qz_free(p->folder);
+    qz_free(p);
 }

@@ -83,8 +83,8 @@ QZ_NODISCARD qz_status qz_windows_load(qz_windows *out, const qz_windows_rule *r
 /* How documents become windows; docs/training-data.md has the rules with examples. */
 typedef enum qz_loader_pack {
     QZ_LOADER_AUTO,      /* .jsonl: documents; else stream */
-    QZ_LOADER_STREAM,    /* one long text, as the calibration rule cuts it: BOS and length - 1 ids */
     QZ_LOADER_DOCUMENTS, /* BOS, text, EOS one after the other; a window has pieces of several and none sees another */
+    QZ_LOADER_STREAM,    /* one long text, as the calibration rule cuts it: BOS and length - 1 ids */
 } qz_loader_pack;
 
 typedef struct qz_loader_rule {

@@ -73,7 +73,7 @@ static qz_status encode_document(const char *path, const char *text, size_t size
                                  size_t limit, const qz_document_taker *taker)
 {
     qz_document_taker copy = *taker;
-    qz_ids_taker ids = {&copy, take_all};
+    qz_ids_taker ids = {&copy, take_all, taker->folder};
     if (taker->begin) QZ_TRY(taker->begin(taker->self, false));
     QZ_TRY_CTX(qz_tokenizer_encode_to(tokenizer, text, size, limit, &ids), "%s", path);
     return taker->end ? taker->end(taker->self) : QZ_OK;

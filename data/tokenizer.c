@@ -229,6 +229,8 @@ qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t
                                  const qz_ids_taker *taker)
 {
     qz_encoder e = {.t = t, .limit = limit, .taker = taker};
+    e.normal.folder = e.normal_other.folder = taker->folder;
+    for (int i = 0; i < QZ_TOKENIZER_MAX_STEPS; i++) e.scratch[i].folder = taker->folder;
     qz_status status = run(&e, text, size);
     if (status == QZ_OK && e.count) status = hand_on_all(&e);
     free_encoder(&e);

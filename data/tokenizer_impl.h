@@ -10,6 +10,7 @@
 #ifndef QZ_DATA_TOKENIZER_IMPL_H
 #define QZ_DATA_TOKENIZER_IMPL_H
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/map.h"
 #include "data/data.h"
@@ -25,6 +26,8 @@ enum {
 typedef struct qz_text {
     char *data;
     size_t size, room;
+    const char *folder; /* where a large one is kept, in a file without a name; NULL: always in memory */
+    qz_paged *paged;    /* that file; NULL: `data` is in memory */
 } qz_text;
 
 QZ_NODISCARD qz_status qz_text_add(qz_text *b, const char *data, size_t size);
@@ -298,6 +301,7 @@ typedef struct qz_word_cache qz_word_cache;
 typedef struct qz_ids_taker {
     void *self;
     qz_status (*take)(void *self, const int32_t *ids, size_t count);
+    const char *folder; /* where long text that is written anew on the way is kept; NULL: in memory */
 } qz_ids_taker;
 
 typedef struct qz_encoder {
@@ -321,7 +325,7 @@ typedef struct qz_encoder {
  * prefix of those of the whole text. */
 QZ_NODISCARD qz_status qz_tokenizer_encode_some(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                                 qz_ids *out, qz_arena *arena);
-/* The same ids in blocks, so that those of a long text are never together in memory. */
+/* The same ids in blocks: with a folder, what is in memory does not grow with the text. */
 QZ_NODISCARD qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                               const qz_ids_taker *taker);
 /* Between two words: a full block goes to the taker. */

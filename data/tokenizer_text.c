@@ -7,13 +7,47 @@
 
 #include "data/tokenizer_impl.h"
 
+/* From here on a text that may is kept in a file. */
+static const size_t LARGEST_IN_MEMORY = (size_t)1 << 20;
+
+static qz_status grow_in_memory(qz_text *b, size_t room)
+{
+    char *data = qz_realloc(b->data, room);
+    if (!data) return QZ_FAIL(QZ_MEMORY, "out of memory: a tokenizer wanted %zu bytes for text", room);
+    b->data = data;
+    return QZ_OK;
+}
+
+static qz_status move_to_file(qz_text *b, size_t room)
+{
+    qz_paged *paged;
+    void *data;
+    QZ_TRY(qz_paged_open(&paged, b->folder));
+    qz_status status = qz_paged_resize(paged, room, &data);
+    if (status != QZ_OK) return qz_paged_close(paged), status;
+    if (b->size) memcpy(data, b->data, b->size);
+    qz_free(b->data);
+    b->data = data;
+    b->paged = paged;
+    return QZ_OK;
+}
+
+static qz_status grow_in_file(qz_text *b, size_t room)
+{
+    void *data;
+    QZ_TRY(qz_paged_resize(b->paged, room, &data));
+    b->data = data;
+    return QZ_OK;
+}
+
 static qz_status grow(qz_text *b, size_t more)
 {
     size_t room = b->room ? b->room : 64;
     while (room < b->size + more) room *= 2;
-    char *data = qz_realloc(b->data, room);
-    if (!data) return QZ_FAIL(QZ_MEMORY, "out of memory: a tokenizer wanted %zu bytes for text", room);
-    b->data = data;
+    if (b->paged)
+        QZ_TRY(grow_in_file(b, room));
+    else
+        QZ_TRY(b->folder && room > LARGEST_IN_MEMORY ? move_to_file(b, room) : grow_in_memory(b, room));
     b->room = room;
     return QZ_OK;
 }
@@ -34,7 +68,8 @@ qz_status qz_text_add_char(qz_text *b, uint32_t c)
 
 void qz_text_free(qz_text *b)
 {
-    qz_free(b->data);
+    if (!b->paged) qz_free(b->data);
+    qz_paged_close(b->paged);
     *b = (qz_text){0};
 }
 

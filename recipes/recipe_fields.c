@@ -214,7 +214,7 @@ const qz_field qz_recipe_fields[] = {
          "\"documents\": no attention from one document to another; \"stream\": windows of one long text; "
          "\"auto\": documents for .jsonl, else stream"),
     NAME("train.start", false, train.start, "\"model\"", starts,
-         "\"random\": fresh weights in the shape of the model, whose folder then needs none"),
+         "\"random\": fresh weights, drawn by the seed, in the shape of the model"),
     NAME("train.parameters", false, train.parameters, "\"all\"", trained,
          "what is trained: all weights (with a quantizer also its learned scales), a LoRA adapter beside frozen "
          "weights, or the learned scales alone"),
@@ -233,7 +233,7 @@ const qz_field qz_recipe_fields[] = {
     NUMBER("train.warmup", train.warmup, "0.05", 0, 1, "share of the steps in which the rate rises"),
     NUMBER("train.final_rate", train.final_rate, "0.1", 0, 1, "rate of the last step, as a share of the peak"),
     NUMBER("train.weight_decay", train.weight_decay, NULL, 0, 10,
-           "of AdamW, on matrices only; when not given, 0.1 from random weights, else 0"),
+           "of AdamW, on matrices, an adapter's too; when not given, 0.1 from random weights, else 0"),
     NUMBER("train.beta1", train.beta1, "0.9", 0, 0.9999, "of AdamW: decay of the first moment"),
     NUMBER("train.beta2", train.beta2, "0.95", 0, 0.99999, "of AdamW: decay of the second moment"),
     NUMBER("train.epsilon", train.epsilon, "1e-8", 1e-16, 1, "of AdamW"),

@@ -80,7 +80,7 @@ static qz_status write_recipe(qz_h5 *h5, const char *recipe)
 static qz_status write_all(qz_h5 *h5, const qz_state *s, int64_t step)
 {
     QZ_TRY(qz_h5_write_text(h5, "format", FORMAT));
-    QZ_TRY(qz_h5_write_int(h5, "/", "version", VERSION));
+    QZ_TRY(qz_h5_write_int(h5, "/", "format_version", VERSION));
     QZ_TRY(qz_h5_write_int(h5, "/", "step", step));
     for (int i = 0; i < s->texts; i++) {
         assert(strlen(s->text[i].value) < QZ_STATE_TEXT);
@@ -180,7 +180,7 @@ static qz_status check_version(qz_h5 *h5, const char *path)
     int64_t version;
     if (qz_h5_read_text(h5, "format", text, sizeof text) != QZ_OK || strcmp(text, FORMAT) != 0)
         return QZ_FAIL(QZ_FORMAT, "%s: is an HDF5 file, but no state of a training run", path);
-    QZ_TRY(qz_h5_read_int(h5, "/", "version", &version));
+    QZ_TRY(qz_h5_read_int(h5, "/", "format_version", &version));
     if (version == VERSION) return QZ_OK;
     return QZ_FAIL(QZ_ARG, "%s: is a state file of version %" PRId64 ", and this program reads version %d", path,
                    version, VERSION);

@@ -15,7 +15,7 @@
 
 #include "numeric/tensor.h"
 
-/* Names are unique in the file, where "format", "version", "step" and "recipe" are taken; a tensor's is a path
+/* Names are unique in the file, where "format", "format_version", "step" and "recipe" are taken; a tensor's is a path
  * ("moments/first/model.norm.weight"). */
 typedef struct qz_state_tensor {
     const char *name;

@@ -35,6 +35,12 @@
 #define TOL_HISTOGRAM_MSE 0.02    /* relative; error of the range found from bins, against the least one */
 #define TOL_HISTOGRAM_KL 0.002    /* nats; divergence of the range found from bins, against the least one */
 #define TOL_ADAMW_F32 1e-6        /* absolute and relative; ten steps of size 0.01 in fp32 on numbers of about 1 */
-#define TOL_ADAMW_8BIT 0.05 /* of the way; codes of the dynamic map are a few per cent apart, and errors average */
+#define TOL_TRAIN_LOSS 1e-5       /* relative; golden/README.md, train, for fp32 code */
+#define TOL_TRAIN_GRADIENT 5e-5   /* norm of the difference over the norm; golden/README.md, train */
+#define TOL_TRAIN_STEPS 1e-4      /* relative; golden/README.md, adamw.json: losses of ten steps */
+#define TOL_TRAIN_NORM 5e-4       /* relative; golden/README.md, adamw.json: gradient norms */
+#define TOL_TRAIN_SUM 5e-5        /* of the sum of magnitudes; golden/README.md, adamw.json: parameters */
+#define TOL_ADAMW_8BIT                                                                                                 \
+    0.02 /* of the way; codes of the dynamic map are a few per cent apart, errors average: 0.009 seen */
 
 #endif

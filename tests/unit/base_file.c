@@ -68,6 +68,59 @@ Test(file, spills)
     check_fails(QZ_IO, "cannot hold 4096 bytes", qz_map_spill(&map, many, sizeof many, test_path("")));
 }
 
+Test(file, a_spill_grows_and_its_map_stays)
+{
+    enum { MANY = 100000 };
+    static int piece[1000];
+    qz_spill *s;
+    qz_map early, all;
+    check_ok(qz_spill_open(&s, test_folder()));
+    for (int i = 0; i < MANY; i++) check_ok(qz_spill_add(s, &i, sizeof i));
+    check_ok(qz_spill_map(&early, s));
+    for (int i = 0; i < 300; i++) check_ok(qz_spill_add(s, piece, sizeof piece)); /* more than is gathered */
+    check_ok(qz_spill_map(&all, s));
+    qz_spill_close(s);
+    cr_assert(early.size == MANY * sizeof(int) && all.size == early.size + 300 * sizeof piece);
+    for (int i = 0; i < MANY; i++) cr_assert(((const int *)(const void *)all.data)[i] == i);
+    cr_assert(memcmp(all.data, early.data, early.size) == 0 && all.data[all.size - 1] == 0);
+    qz_map_close(&early);
+    qz_map_close(&all);
+}
+
+Test(file, a_spill_of_one_large_piece)
+{
+    static uint8_t large[1 << 19];
+    qz_spill *s;
+    qz_map map;
+    large[0] = 7;
+    check_ok(qz_spill_open(&s, test_folder()));
+    check_ok(qz_spill_add(s, "a", 1));
+    check_ok(qz_spill_add(s, large, sizeof large));
+    check_ok(qz_spill_add(s, "b", 1));
+    check_ok(qz_spill_map(&map, s));
+    qz_spill_close(s);
+    cr_assert(map.size == sizeof large + 2 && map.data[0] == 'a' && map.data[1] == 7 && map.data[map.size - 1] == 'b');
+    qz_map_close(&map);
+    check_fails(QZ_IO, "none: cannot hold data while the program runs", qz_spill_open(&s, test_path("none")));
+}
+
+Test(file, paged_room_keeps_what_it_holds)
+{
+    qz_paged *p;
+    void *data;
+    struct rlimit limit = {1 << 20, 1 << 20};
+    check_ok(qz_paged_open(&p, test_folder()));
+    check_ok(qz_paged_resize(p, 10, &data));
+    memcpy(data, "some bytes", 10);
+    check_ok(qz_paged_resize(p, 100000, &data));
+    cr_assert(memcmp(data, "some bytes", 10) == 0 && ((char *)data)[99999] == 0);
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    check_fails(QZ_IO, "cannot hold 2097152 bytes", qz_paged_resize(p, 2 << 20, &data));
+    qz_paged_close(p);
+    check_fails(QZ_IO, "none: cannot hold", qz_paged_open(&p, test_path("none")));
+}
+
 Test(file, maps)
 {
     qz_map map;

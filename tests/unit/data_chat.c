@@ -24,16 +24,58 @@ static void teardown(void)
 
 TestSuite(data_chat, .init = setup, .fini = teardown);
 
+static bool contains(const char *text, size_t size, const char *part)
+{
+    return memmem(text, size, part, strlen(part)) != NULL;
+}
+
+static bool ends_in(const char *text, size_t size, const char *end)
+{
+    size_t n = strlen(end);
+    return size >= n && memcmp(text + size - n, end, n) == 0;
+}
+
+/* Answers are as many as messages of the assistant, each with its words and the mark that ends it; what lies between
+ * them says nothing of it. */
+static void check_answers(const qz_json_node *c, const qz_text *out, const qz_spans *answers)
+{
+    const char *name = qz_json_text(qz_json_get(c, "name"));
+    size_t i = 0, done = 0;
+    for (const qz_json_node *m = qz_json_first(qz_json_get(c, "messages")); m; m = qz_json_next(m)) {
+        bool share = qz_json_get(m, "from") != NULL;
+        const char *role = qz_json_text(qz_json_get(m, share ? "from" : "role"));
+        if (strcmp(role, "assistant") != 0 && strcmp(role, "gpt") != 0) continue;
+        cr_assert_lt(i, answers->count, "%s", name);
+        qz_span s = answers->at[i++];
+        cr_assert(done <= s.start && s.start < s.end && s.end <= out->size, "%s", name);
+        const char *text = out->data + s.start, *between = out->data + done;
+        size_t size = s.end - s.start, gap = s.start - done;
+        bool marked = ends_in(text, size, "<|im_end|>") || ends_in(text, size, "<|eot_id|>") ||
+                      ends_in(text, size, "<end_of_turn>") || contains(text, size, "</s>");
+        cr_expect(marked, "%s: \"%.*s\" has no mark at its end", name, (int)size, text);
+        bool mark_inside = contains(text, size, "<|im_start|>") || contains(text, size, "<start_of_turn>") ||
+                           contains(text, size, "<|start_header_id|>") || contains(text, size, "[INST]");
+        cr_expect(!mark_inside, "%s: \"%.*s\" is more than an answer", name, (int)size, text);
+        bool header = ends_in(between, gap, "assistant\n") || ends_in(between, gap, "model\n") ||
+                      ends_in(between, gap, "<|end_header_id|>\n\n") || contains(between, gap, "[/INST]");
+        cr_expect(header, "%s: \"%.*s\" does not lead to an answer", name, (int)gap, between);
+        done = s.end;
+    }
+    cr_expect_eq(i, answers->count, "%s", name);
+}
+
 static void check_case(const qz_json_node *c)
 {
     const char *name = qz_json_text(qz_json_get(c, "name"));
     const qz_json_node *expected = qz_json_get(c, "expected");
     qz_chat chat;
     qz_text out = {0};
+    qz_spans answers;
     check_ok(qz_chat_parse(&chat, qz_json_text(qz_json_get(c, "template")), "<s>", "</s>", arena));
-    qz_status status = qz_chat_render(&out, &chat, qz_json_get(c, "messages"), NULL, arena);
+    qz_status status = qz_chat_render(&out, &chat, qz_json_get(c, "messages"), &answers, arena);
     if (qz_json_is(expected, QZ_JSON_STRING)) {
-        cr_expect(status == QZ_OK, "%s: %s", name, qz_error_message());
+        cr_assert(status == QZ_OK, "%s: %s", name, qz_error_message());
+        check_answers(c, &out, &answers);
         check_ok(qz_text_add(&out, "", 1));
         cr_expect_str_eq(out.data, qz_json_text(expected), "%s: found \"%s\", expected \"%s\"", name, out.data,
                          qz_json_text(expected));

@@ -291,3 +291,80 @@ Test(data_loader, the_hash_is_that_of_ids_and_of_what_counts)
     check_hash("h.jsonl", "{\"text\": \"cdefh\"}\n", hash, false);
     check_hash("h.jsonl", "{\"prompt\": \"cd\", \"completion\": \"efg\"}\n", hash, false);
 }
+
+/* ---- conversations ---- */
+
+#define CHATML                                                                                                         \
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' "   \
+    "}}{% endfor %}"
+
+enum { USER = 34, ASSISTANT = 35, START = 36, STOP = 37, LINE = 26 };
+
+static void begin_chat(fixture *f, const char *lines)
+{
+    static const char added[] = ", \"added_tokens\": [{\"id\": 36, \"content\": \"<|im_start|>\", \"special\": true}, "
+                                "{\"id\": 37, \"content\": \"<|im_end|>\", \"special\": true}]";
+    static const char vocab[] =
+        "\"a\": 0, \"b\": 1, \"c\": 2, \"\\n\": 26, \"ab\": 29, \"\\nc\": 30, \"\\n\\n\": 31, \"s\": 3, \"i\": 4, "
+        "\"t\": 5, \"n\": 6, \"u\": 7, \"e\": 8, \"r\": 9, \"us\": 10, \"er\": 11, \"as\": 12, \"si\": 13, \"st\": 14, "
+        "\"an\": 15, \"assi\": 16, \"stan\": 17, \"assistan\": 18, \"user\": 34, \"assistant\": 35, \"d\": 19, \"f\": "
+        "20, \"g\": 21, \"h\": 22, \"j\": 23, \"k\": 24, \"l\": 25, \"m\": 27, \"o\": 28, \"p\": 32, \"q\": 33";
+    static const char merges[] =
+        "\"us er\", \"u s\", \"e r\", \"a s\", \"s i\", \"s t\", \"a n\", \"as si\", \"st an\", "
+        "\"assi stan\", \"assistan t\", \"a b\", \"\\n c\", \"\\n \\n\"";
+    begin(f, "c.jsonl", lines);
+    qz_tokenizer_close(f->t);
+    f->t = small_open(small_json(vocab, merges, "", added));
+    test_write_file(test_path("tokenizer_config.json"), "{}", 2);
+    test_write_file(test_path("chat_template.jinja"), CHATML, strlen(CHATML));
+    f->rule.model = test_folder();
+    f->rule.vocabulary = 40;
+}
+
+/* What the assistant says counts, its end included; the template's frame is all there is: no BOS, no EOS. */
+Test(data_loader, answers_count)
+{
+    fixture f;
+    begin_chat(&f,
+               "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+               "\"ab\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n");
+    f.rule.length = 24;
+    open_it(&f);
+    cr_assert_eq(qz_loader_tokens(f.s), 24);
+    check_window(&f,
+                 LIST(START, USER, LINE, 0, STOP, LINE, START, ASSISTANT, LINE, JOINED, STOP, LINE, START, USER, LINE,
+                      1, STOP, LINE, START, ASSISTANT, LINE, 1, STOP, LINE),
+                 LIST(NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, JOINED, STOP, NONE, NONE, NONE, NONE, NONE, NONE,
+                      NONE, NONE, NONE, NONE, 1, STOP, NONE, NONE),
+                 (int32_t[24]){0});
+    end(&f);
+}
+
+/* "\nc" is one id, partly the assistant's: it counts. */
+Test(data_loader, an_id_over_the_border_is_the_assistants)
+{
+    fixture f;
+    begin_chat(&f, "{\"messages\": [{\"role\": \"assistant\", \"content\": \"c\"}]}\n");
+    f.rule.length = 5;
+    open_it(&f);
+    check_window(&f, LIST(START, ASSISTANT, 30, STOP, LINE), LIST(NONE, 30, STOP, NONE, NONE), (int32_t[5]){0});
+    end(&f);
+}
+
+/* Every allocation may fail; the answer is then QZ_MEMORY. */
+Test(data_loader, memory_may_be_short)
+{
+    fixture f;
+    begin_chat(&f, "{\"messages\": [{\"role\": \"assistant\", \"content\": \"c\"}]}\n{\"text\": \"ab\"}\n"
+                   "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+    long n = 1;
+    for (; n < 10000; n++) {
+        qz_alloc_fail_at(n);
+        qz_status status = qz_loader_open(&f.s, &f.rule, f.t);
+        qz_alloc_fail_at(0);
+        if (status == QZ_OK) break;
+        cr_assert(status == QZ_MEMORY && !f.s, "allocation %ld: %s", n, qz_error_message());
+    }
+    cr_assert(n > 10 && n < 10000);
+    end(&f);
+}

@@ -17,6 +17,10 @@ static const char *const shipped[] = {"awq-llama",
                                       "nf4",
                                       "kv-fp8",
                                       "export-many",
+                                      "qat-w3",
+                                      "qat-w2",
+                                      "qlora",
+                                      "pretrain-demo",
                                       NULL};
 
 static qz_arena *arena;
