@@ -30,13 +30,15 @@ typedef struct qz_cli {
     const qz_program *program;
     const char *argument[QZ_CLI_ARGUMENTS];
     int arguments;
-    const char *model, *output, *data, *field, *backend, *statistics, *consumer;
+    const char *model, *output, *data, *field, *backend, *statistics, *consumer, *adapter;
+    const char *merged; /* where the command merges to; NULL: beside the adapter */
     int64_t threads, windows, sequence_length;
     const char *set[QZ_CLI_LIST]; /* "path=value" */
     int sets;
     const char *pass_through[QZ_CLI_LIST + 1]; /* NULL-terminated */
     int pass_throughs;
     bool overwrite, resume, json, quiet, markdown, help;
+    bool merges; /* the command puts an adapter into its base */
     FILE *out, *err;
     qz_arena *arena; /* of the run */
 } qz_cli;

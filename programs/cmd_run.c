@@ -18,7 +18,7 @@ static qz_status calibrate(qz_run *r)
 {
     const char *folders[QZ_RECIPE_OUTPUTS];
     for (int i = 0; i < r->outputs; i++) folders[i] = qz_output_work(r->made[i].output);
-    return qz_run_calibrate(r, folders, r->cli->resume);
+    return qz_run_calibrate(r, r->job.session.model, folders, r->cli->resume);
 }
 
 static qz_status work(qz_run *r)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/file.h"
+#include "programs/adapter_folder.h"
 #include "programs/run.h"
 #include "programs/signals.h"
 #include "programs/trained_export.h"
@@ -23,7 +24,7 @@ static qz_status quantize(qz_run *r)
     if (!qz_path_exists(folder)) {
         if (qz_path_exists(unfinished)) QZ_TRY(qz_folder_remove(unfinished));
         QZ_TRY(qz_folder_make(unfinished));
-        QZ_TRY(qz_run_calibrate(r, &unfinished, false));
+        QZ_TRY(qz_run_calibrate(r, r->job.session.model, &unfinished, false));
         QZ_TRY(qz_path_rename(unfinished, folder));
     }
     return qz_session_open_weights(&r->job.start, folder, r->job.recipe->backend, r->job.output[0].pass_through, arena);
@@ -87,12 +88,21 @@ static qz_status open_loader(qz_loader **out, const qz_run *r)
 /* What was trained, into the folder. */
 static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *start)
 {
+    if (r->job.recipe->train.adapter.wanted)
+        return qz_adapter_write(qz_output_work(r->made[0].output), student, r->job.recipe);
     const qz_job_output *o = &r->job.output[0];
     const qz_calib_output output = {.recipe = o->recipe,
                                     .plan = &o->plan,
                                     .folder = qz_output_work(r->made[0].output),
                                     .report = r->made[0].report};
     return qz_trained_export(student, start, &output, r->progress);
+}
+
+/* Of states and log. */
+static qz_status training_folder(const char **out, const qz_run *r)
+{
+    *out = qz_path_join(r->cli->arena, qz_output_work(r->made[0].output), QZ_OUTPUT_TRAINING);
+    return *out ? qz_folder_make(*out) : qz_arena_failed(r->cli->arena);
 }
 
 static qz_status train_on(qz_run *r, qz_loader *loader)
@@ -105,7 +115,7 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     if (args.teacher) QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.teacher), hash[1]));
     args.loader = loader;
     args.evaluation = &r->evaluation;
-    args.folder = qz_output_work(r->made[0].output);
+    QZ_TRY(training_folder(&args.folder, r));
     args.model_hash = hash[0];
     args.teacher_hash = hash[1];
     args.resume = r->cli->resume;
@@ -130,6 +140,22 @@ static qz_status train(qz_run *r)
     return status;
 }
 
+/* An adapter is no model by itself: its figures are those that training found with the base under it. */
+static qz_status measure(qz_run *r)
+{
+    qz_run_result *result = &r->made[0].result;
+    const char *folder = qz_output_work(r->made[0].output);
+    const qz_recipe_train *t = &r->job.recipe->train;
+    if (!t->adapter.wanted) return qz_run_evaluate_folder(r, 0, folder, &result->made);
+    const double found = t->keep_best ? result->training.best_perplexity : result->training.last_perplexity;
+    result->made.evaluated = r->job.recipe->evaluate.wanted;
+    result->made.perplexity = (qz_perplexity){.perplexity = found,
+                                              .mean_log_prob = -log(found),
+                                              .tokens = r->evaluation.count * (r->evaluation.length - 1),
+                                              .windows = r->evaluation.count};
+    return qz_folder_bytes(&result->made.folder_bytes, folder);
+}
+
 static qz_status work(qz_run *r)
 {
     QZ_TRY(qz_run_load_texts(r));
@@ -137,7 +163,7 @@ static qz_status work(qz_run *r)
     QZ_TRY(prepare_start(r));
     QZ_TRY(train(r));
     QZ_TRY(remove_start(r));
-    QZ_TRY(qz_run_evaluate_folder(r, 0, qz_output_work(r->made[0].output), &r->made[0].result.made));
+    QZ_TRY(measure(r));
     QZ_TRY(qz_signals_check());
     return qz_run_conclude(r, 0);
 }

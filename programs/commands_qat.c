@@ -3,6 +3,8 @@
 
 static const char *const train_options[] = {"model",     "output", "data", "set",   "backend", "threads",
                                             "overwrite", "resume", "json", "quiet", NULL};
+static const char *const merge_options[] = {"adapter", "model",     "output", "set",   "backend",
+                                            "threads", "overwrite", "json",   "quiet", NULL};
 static const char *const plan_options[] = {"model", "output", "data", "set", "backend", "threads", "json", NULL};
 static const char *const json_option[] = {"json", NULL};
 static const char *const schema_options[] = {"markdown", NULL};
@@ -16,6 +18,11 @@ static const qz_command commands[] = {
      "file\n"
      "NOT_ACCEPTED).",
      1, 1, train_options, qz_cmd_train},
+    {"merge", "RECIPE", "put the adapter that a recipe trained into its base",
+     "Writes base + adapter as `weights` and `export` say into --output DIR (default: the recipe's output with "
+     "-merged\n"
+     "behind its name), and how much of the adapter's gain that keeps on the recipe's evaluation text.",
+     1, 1, merge_options, qz_cmd_merge},
     {"plan", "RECIPE", "say what `train` would need: memory, disk, time",
      "The same plan that `train` prints first. Exit code 1 when this machine cannot hold it.", 1, 1, plan_options,
      qz_cmd_plan},

@@ -22,6 +22,7 @@ typedef struct qz_job {
     bool several; /* the recipe names several, whether or not an interrupted run has finished some */
     qz_plan plan;
     int64_t parameters;  /* numbers that are trained */
+    const char *adapter; /* that is merged, as PEFT keeps it */
     double gflops;       /* of the backend here */
     qz_status plan_fits; /* QZ_OK, or why the machine cannot hold it, */
     qz_error plan_error; /* with this message */
@@ -35,6 +36,8 @@ void qz_job_close(qz_job *job);
 QZ_NODISCARD qz_status qz_job_fits(const qz_job *job);
 
 /* train_job.c: of a recipe that trains. */
+/* To merge: the recipe's output is where the adapter is, and the checkpoint goes elsewhere. */
+QZ_NODISCARD qz_status qz_job_redirect(qz_job *job, qz_recipe *recipe, const qz_cli *cli);
 QZ_NODISCARD qz_status qz_job_open_training(qz_job *job, const qz_cli *cli);
 /* What is known before the run: recipe, models, tokenizer, plan. */
 qz_train_args qz_job_train_args(const qz_job *job);

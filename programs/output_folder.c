@@ -136,9 +136,11 @@ bool qz_output_progress(qz_output_done *out, const char *work)
 {
     int64_t step = 0;
     qz_error saved;
+    char training[PATH_MAX + 32];
+    snprintf(training, sizeof training, "%s/" QZ_OUTPUT_TRAINING, work);
     const size_t layers = qz_journal_peek(work);
     qz_error_save(&saved, QZ_OK);
-    if (qz_state_newest(&step, work) != QZ_OK) step = 0;
+    if (kind_of(training) != FOLDER || qz_state_newest(&step, training) != QZ_OK) step = 0;
     (void)qz_error_restore(&saved);
     out->text[0] = '\0';
     if (layers > 0) snprintf(out->text, sizeof out->text, "%zu finished layer%s", layers, layers == 1 ? "" : "s");

@@ -20,6 +20,7 @@
 #include "base/status.h"
 
 #define QZ_OUTPUT_MARKER ".qcal-partial"
+#define QZ_OUTPUT_TRAINING "training" /* the folder in it with states and log */
 
 typedef struct qz_output qz_output;
 

@@ -51,6 +51,7 @@ static void add_rest(qz_table *t, const qz_job *job)
     qz_table_set(t, 0, "time");
     qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->seconds));
     qz_table_set(t, 2, "estimate, from %.0f GFLOP/s measured", job->gflops);
+    if (job->adapter) return;
     if (job->recipe->train.wanted) {
         add_training(t, job);
         return;

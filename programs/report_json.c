@@ -104,6 +104,21 @@ static void put_training(qz_json_writer *w, const qz_run_result *r)
     qz_json_end(w);
 }
 
+static void put_merged(qz_json_writer *w, const qz_run_result *r)
+{
+    if (!r->merged.wanted) return;
+    qz_json_begin_object(w, "merge");
+    qz_json_put_string(w, "adapter", r->merged.adapter);
+    if (r->merged.measured) {
+        const double kept = qz_run_kept(r);
+        qz_json_put_double(w, "base_loss", r->merged.base);
+        qz_json_put_double(w, "adapted_loss", r->merged.adapted);
+        qz_json_put_double(w, "merged_loss", -r->made.perplexity.mean_log_prob);
+        if (isfinite(kept)) qz_json_put_double(w, "gain_kept", kept);
+    }
+    qz_json_end(w);
+}
+
 static void put_row(qz_json_writer *w, const qz_report_row *row)
 {
     if (row->text)
@@ -188,6 +203,7 @@ static void put_report(qz_json_writer *w, const qz_run_result *r)
     put_environment(w, r);
     put_result(w, r);
     put_training(w, r);
+    put_merged(w, r);
     put_layers(w, r->report);
     put_measurements(w, r->report);
     put_costs(w, r);

@@ -98,7 +98,7 @@ static qz_status print_quality(const qz_run_result *r, const qz_cli *cli)
 qz_status qz_run_print(const qz_run_result *r, const qz_cli *cli)
 {
     char a[32], b[32];
-    QZ_TRY(r->trained ? qz_run_print_training(r, cli) : print_quality(r, cli));
+    QZ_TRY(r->trained || r->merged.wanted ? qz_run_print_training(r, cli) : print_quality(r, cli));
     fputc('\n', cli->out);
     QZ_TRY(print_time(r, cli));
     fprintf(cli->out, "\npeak memory  %s anonymous, %s with mapped files\n",

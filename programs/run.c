@@ -53,7 +53,7 @@ static int on_progress(void *context, const qz_progress_state *state)
 static qz_status load_calibration(qz_run *r)
 {
     const qz_recipe *recipe = r->job.recipe;
-    const bool used = !recipe->train.wanted || qz_recipe_starts_from_ptq(recipe);
+    const bool used = !recipe->train.wanted || r->job.adapter || qz_recipe_starts_from_ptq(recipe);
     if (!used || r->cli->statistics || !recipe->calibration.data || recipe->calibration.samples == 0) return QZ_OK;
     qz_windows_rule rule = {.path = recipe->calibration.data,
                             .field = recipe->calibration.field,
@@ -132,7 +132,7 @@ static void tell_kept(qz_run *r, qz_status status)
     (void)qz_error_restore(&saved);
 }
 
-qz_status qz_run_calibrate(qz_run *r, const char *const *folders, bool resume)
+qz_status qz_run_calibrate(qz_run *r, const qz_model *m, const char *const *folders, bool resume)
 {
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
     for (int i = 0; i < r->outputs; i++)
@@ -140,7 +140,7 @@ qz_status qz_run_calibrate(qz_run *r, const char *const *folders, bool resume)
                                        .plan = &r->job.output[i].plan,
                                        .folder = folders[i],
                                        .report = r->made[i].report};
-    const qz_calib_args args = {.model = r->job.session.model,
+    const qz_calib_args args = {.model = m,
                                 .windows = &r->calibration,
                                 .output = outputs,
                                 .outputs = r->outputs,

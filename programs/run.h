@@ -44,8 +44,8 @@ qz_status qz_run_command(qz_cli *cli, int *exit_code, qz_run_work work);
 /* The recipe's calibration text, where it is needed, and its evaluation text. */
 QZ_NODISCARD qz_status qz_run_load_texts(qz_run *r);
 QZ_NODISCARD qz_status qz_run_evaluate_original(qz_run *r);
-/* Quantizes; the checkpoint of output i goes into folders[i]. */
-QZ_NODISCARD qz_status qz_run_calibrate(qz_run *r, const char *const *folders, bool resume);
+/* Quantizes a model like the job's; the checkpoint of output i goes into folders[i]. */
+QZ_NODISCARD qz_status qz_run_calibrate(qz_run *r, const qz_model *m, const char *const *folders, bool resume);
 /* A folder as output `number` is, opened anew and measured against the original. */
 QZ_NODISCARD qz_status qz_run_evaluate_folder(qz_run *r, int number, const char *folder, qz_measured *out);
 /* Judges the result of output `number`, asks for its consumer, writes report.json. */

@@ -19,6 +19,13 @@ typedef struct qz_measured {
     uint64_t folder_bytes;
 } qz_measured;
 
+/* Of an adapter, in nats a token: the base as it is in memory, with the adapter beside it, and what was written. */
+typedef struct qz_merged {
+    bool wanted, measured;
+    double base, adapted;
+    const char *adapter;
+} qz_merged;
+
 /* Of one output. */
 typedef struct qz_run_result {
     const char *program;
@@ -31,6 +38,7 @@ typedef struct qz_run_result {
     qz_perplexity original;                         /* where `made` was evaluated */
     qz_measured made;                               /* what was written */
     qz_measured start; /* what training started from, where that is another model than the original */
+    qz_merged merged;
     bool trained;
     qz_train_result training; /* when trained */
     char training_hash[QZ_HASH_TEXT];
@@ -49,6 +57,8 @@ QZ_NODISCARD qz_status qz_run_print(const qz_run_result *r, const qz_cli *cli);
 const char *qz_run_source_type(const qz_run_result *r); /* "bf16" */
 /* train_table.c */
 QZ_NODISCARD qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli);
+/* (base - written) / (base - adapted); NaN where the adapter gains nothing. */
+double qz_run_kept(const qz_run_result *r);
 /* report_json.c: the text of report.json, in `arena`. */
 QZ_NODISCARD qz_status qz_run_report(char **out, const qz_run_result *r, qz_arena *arena);
 

@@ -1,5 +1,6 @@
 /* The folders that a recipe names beside its model, and the plan of a training. */
 #include "programs/job.h"
+#include "programs/output_folder.h"
 
 #include <string.h>
 
@@ -35,6 +36,16 @@ static qz_status check_start(const qz_job *job)
     return QZ_FAIL(QZ_ARG,
                    "train.init: %s is not quantized (%s is plain); to start from its weights, name it as the model",
                    folder, first);
+}
+
+qz_status qz_job_redirect(qz_job *job, qz_recipe *recipe, const qz_cli *cli)
+{
+    if (!recipe->train.adapter.wanted)
+        return QZ_FAIL(QZ_ARG, "%s: train.parameters: only an \"adapter\" can be merged", cli->argument[0]);
+    job->adapter = cli->adapter ? cli->adapter : recipe->output;
+    recipe->output = cli->merged ? cli->merged : qz_arena_printf(cli->arena, "%s-merged", recipe->output);
+    if (!recipe->output) return qz_arena_failed(cli->arena);
+    return qz_output_keeps(recipe->output, job->adapter);
 }
 
 qz_status qz_job_open_training(qz_job *job, const qz_cli *cli)

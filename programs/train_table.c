@@ -52,6 +52,12 @@ static void add_measured(qz_table *t, const qz_run_result *r, const char *what, 
 /* What training began with: the quantized checkpoint, or the model as it computes in the first step. */
 static void add_start(qz_table *t, const qz_run_result *r)
 {
+    if (r->merged.wanted) {
+        if (!r->merged.measured) return;
+        add_perplexity(t, r, "base, as it was adapted", exp(r->merged.base));
+        add_perplexity(t, r, "with the adapter", exp(r->merged.adapted));
+        return;
+    }
     const bool ptq = qz_recipe_starts_from_ptq(r->recipe), adapter = r->recipe->train.adapter.wanted;
     if (r->start.evaluated)
         add_measured(t, r, ptq ? "quantized, not trained" : r->recipe->train.init, &r->start);
@@ -60,8 +66,10 @@ static void add_start(qz_table *t, const qz_run_result *r)
                        r->training.first_perplexity);
 }
 
-static const char *name_of_result(const qz_recipe *recipe)
+static const char *name_of_result(const qz_run_result *r)
 {
+    const qz_recipe *recipe = r->recipe;
+    if (r->merged.wanted) return "merged";
     if (recipe->train.adapter.wanted) return "with the adapter";
     return recipe->weights.wanted ? "quantized and trained" : "trained";
 }
@@ -93,6 +101,20 @@ static void print_training(const qz_run_result *r, FILE *out)
     if (r->recipe->train.keep_best) fprintf(out, "kept: step %lld, the best evaluated\n", (long long)t->best_step);
 }
 
+double qz_run_kept(const qz_run_result *r)
+{
+    const double gain = r->merged.base - r->merged.adapted, written = -r->made.perplexity.mean_log_prob;
+    return gain > 0 ? (r->merged.base - written) / gain : (double)NAN;
+}
+
+static void print_gain(const qz_run_result *r, FILE *out)
+{
+    const double kept = qz_run_kept(r);
+    fprintf(out, "\ngain of the adapter: %.6f nats a token", r->merged.base - r->merged.adapted);
+    if (isfinite(kept)) fprintf(out, "; the merged checkpoint keeps %.1f %% of it", 100 * kept);
+    fputc('\n', out);
+}
+
 qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli)
 {
     static const char *const heads[] = {"", "perplexity", "ratio", "KL mean", "KL 99 %", "top-1", "bits", "folder"};
@@ -101,9 +123,10 @@ qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli)
     for (int i = 0; i < 8; i++) qz_table_set(&t, i, "%s", heads[i]);
     add_original(&t, r);
     add_start(&t, r);
-    add_measured(&t, r, name_of_result(r->recipe), &r->made);
+    add_measured(&t, r, name_of_result(r), &r->made);
     QZ_TRY(qz_table_print(&t, cli->out, ""));
-    print_training(r, cli->out);
+    if (r->trained) print_training(r, cli->out);
+    if (r->merged.measured) print_gain(r, cli->out);
     print_limits(r, cli->out);
     return QZ_OK;
 }
