@@ -4,7 +4,7 @@
  * the sum is a plain model, which the recipe's own qcal job quantizes; without `weights` it is written as it is. */
 #include "base/file.h"
 #include "programs/adapter_folder.h"
-#include "programs/run.h"
+#include "programs/checkpoint_run.h"
 #include "programs/signals.h"
 #include "programs/trained_export.h"
 

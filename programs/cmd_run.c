@@ -1,6 +1,6 @@
 /* qcal run: recipe -> model -> plan -> windows -> perplexity before -> calibrated checkpoints in OUTPUT.partial, read
  * back -> perplexity after -> report.json -> OUTPUT, for each output. */
-#include "programs/run.h"
+#include "programs/checkpoint_run.h"
 #include "programs/signals.h"
 #include "programs/statistics_source.h"
 

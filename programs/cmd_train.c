@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "programs/adapter_folder.h"
-#include "programs/run.h"
+#include "programs/checkpoint_run.h"
 #include "programs/signals.h"
 #include "programs/trained_export.h"
 

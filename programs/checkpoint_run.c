@@ -1,6 +1,6 @@
 /* What the commands that make checkpoints share: recipe -> job -> plan -> texts -> the original's perplexity -> OUTPUT
  * .partial -> (the command's own work) -> what was written, read back and evaluated -> report.json -> OUTPUT. */
-#include "programs/run.h"
+#include "programs/checkpoint_run.h"
 
 #include <string.h>
 

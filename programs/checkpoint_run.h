@@ -3,8 +3,8 @@
  *
  *     static qz_status work(qz_run *r) { ... qz_run_load_texts, write into r->made[i].output, qz_run_judge ... }
  *     return qz_run_command(cli, exit_code, work); */
-#ifndef QZ_PROGRAMS_RUN_H
-#define QZ_PROGRAMS_RUN_H
+#ifndef QZ_PROGRAMS_CHECKPOINT_RUN_H
+#define QZ_PROGRAMS_CHECKPOINT_RUN_H
 
 #include "programs/output_folder.h"
 #include "programs/run_result.h"
