@@ -10,6 +10,8 @@
 #define TOL_ROPE_ANGLE 7.75e-8   /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
 #define TOL_KERNEL_ROUNDING 3e-7 /* of the largest value; a few fp32 roundings against ref's single one */
 #define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
+#define TOL_KERNEL_EXP 1e-6      /* of the largest value; exp of an fp32 argument of 10 has ten times its rounding */
+#define TOL_GRADIENT 5e-6        /* of the largest value; fp32 code against fourth-order differences in double */
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_TANH_ULP 1.5         /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
