@@ -154,12 +154,23 @@ static qz_status after_step(qz_trained *t, bool *stop)
     return *stop || is_time(t->step, t->how->save_every, last) ? save(t) : QZ_OK;
 }
 
+/* Asked to stop: nothing of what was learned is lost. */
+static qz_status save_and_stop(qz_trained *t)
+{
+    qz_error asked;
+    qz_error_save(&asked, QZ_INTERRUPTED);
+    QZ_TRY(save(t));
+    return qz_error_restore(&asked);
+}
+
 static qz_status run_steps(qz_trained *t)
 {
     bool stop = t->how->patience > 0 && t->since_best >= t->how->patience;
     if (t->step == 0) QZ_TRY(evaluate(t));
     while (t->step < t->how->steps && !stop) {
-        QZ_TRY(take_step(t));
+        const qz_status status = take_step(t);
+        if (status == QZ_INTERRUPTED) return save_and_stop(t);
+        QZ_TRY(status);
         QZ_TRY(after_step(t, &stop));
         if (t->args.stop_after && t->step >= t->args.stop_after) break;
     }
