@@ -72,16 +72,15 @@ qz_train_args qz_job_train_args(const qz_job *job)
 /* Quantizing, training and evaluating come one after the other, so only the largest counts. */
 static void put_rows(qz_plan *plan, const qz_train_plan *training)
 {
-    const int room = (int)(sizeof plan->memory / sizeof plan->memory[0]);
-    if (plan->memory_bytes > training->memory_bytes) {
-        plan->memory[0] = (qz_plan_row){"quantizing or evaluating, more than training takes", plan->memory_bytes};
-        plan->rows = 1;
-        return;
-    }
-    plan->memory_bytes = training->memory_bytes;
+    const int room = (int)(sizeof plan->memory / sizeof plan->memory[0]) - 1;
+    const uint64_t others = plan->memory_bytes;
     plan->rows = training->rows < room ? training->rows : room;
     for (int i = 0; i < plan->rows; i++)
         plan->memory[i] = (qz_plan_row){training->memory[i].tier, training->memory[i].bytes};
+    plan->memory_bytes = training->memory_bytes;
+    if (others <= training->memory_bytes) return;
+    plan->memory[plan->rows++] = (qz_plan_row){"or, at another time: quantizing and evaluating", others};
+    plan->memory_bytes = others;
 }
 
 /* Linears outside of the layers are trained as they are. */
