@@ -220,6 +220,11 @@ static qz_status check_merge(reader *r, const qz_recipe_train *t)
             "found %g, but merge_aware computes with one merged weight, which has no inputs of its own "
             "to leave out: set 0",
             a->dropout);
+    if (t->init || t->quantizer.scales != QZ_TRAIN_DYNAMIC)
+        return qz_recipe_fail(
+            r, t->init ? "train.init" : "train.quantizer.scales",
+            "the merged weight changes with its adapter and gets its scales from itself in each step: "
+            "leave this out");
     return QZ_OK;
 }
 
