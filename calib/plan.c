@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/parallel.h"
 #include "calib/choices.h"
 #include "calib/gather.h"
@@ -157,19 +158,6 @@ static uint64_t solve_bytes(const qz_calib_args *a)
     return 2 * most + (work > tiles ? work : tiles);
 }
 
-/* MemAvailable of /proc/meminfo; 0 when it cannot be read. */
-static uint64_t memory_available(void)
-{
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f) return 0;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    fclose(f);
-    return kib << 10;
-}
-
 /* Without text nothing is run. */
 static int64_t samples_of(const qz_recipe *r)
 {
@@ -207,7 +195,7 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(a));
     tier(p, "program and libraries", FIXED_BYTES + BLAS_BYTES * (uint64_t)qz_threads());
-    p->memory_available = memory_available();
+    p->memory_available = qz_memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
         uint64_t evaluation =
             qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + code_bytes(a) + FIXED_BYTES;

@@ -452,7 +452,7 @@ static const kernel_case kernel_cases[] = {
     {"fake_quant_activations",
      kernel_run_fake_quant_activations,
      0,
-     {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 264, 64}}},
+     {{1, 1, 1}, {7, 13, 4}, {3, 3001, 128}, {70, 264, 64}}},
     {"mask_grad", kernel_run_mask_grad, 0, {{1, 1}, {7, 13}, {3, 20000}, {300, 264}}},
     {"activation_scale_grad",
      kernel_run_activation_scale_grad,
