@@ -47,5 +47,7 @@
 #define TOL_TRAIN_CODES_GRADIENT 5e-2 /* norm of the difference over the norm; golden/README.md, qat_w4a8 */
 #define TOL_ADAMW_8BIT                                                                                                 \
     0.02 /* of the way; codes of the dynamic map are a few per cent apart, errors average: 0.009 seen */
+#define TOL_LSQ_VALUE 2e-5   /* of the largest scale; golden/README.md, op_lsq */
+#define TOL_FAKE_LINEAR 1e-6 /* of the largest; golden/README.md, op_fake_linear and op_pact */
 
 #endif
