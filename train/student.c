@@ -204,10 +204,23 @@ static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qt
     return QZ_OK;
 }
 
+/* Of a frozen linear that was rounded when it was read. */
+static void take_packed(qz_qtensor *out, const qz_packed *base)
+{
+    const size_t pieces = (size_t)qz_scheme_pieces(&out->scheme, out->rows, out->cols);
+    memcpy(out->scales, base->q.scales, pieces * sizeof *out->scales);
+    if (out->zeros) memcpy(out->zeros, base->q.zeros, pieces);
+    for (int64_t n = 0; n < out->rows; n++) qz_packed_codes(out->codes + n * out->cols, base, n, 0, out->cols);
+}
+
 qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena)
 {
     const qz_student_linear *l = &s->linear[i];
     QZ_TRY(qz_qtensor_alloc(out, &l->planned->scheme, l->n, l->k, arena));
+    if (l->base && !l->a) {
+        take_packed(out, l->base);
+        return QZ_OK;
+    }
     float *data = qz_arena_array(arena, float, (size_t)(l->n * l->k));
     if (!data) return qz_arena_failed(arena);
     const qz_tensor weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);

@@ -118,9 +118,9 @@ static qz_status add_wide(qz_student *s, qz_student_linear *l, const qz_linear *
     return QZ_OK;
 }
 
-qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight, qz_arena *scratch)
+qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight, const qz_scheme *scheme,
+                                qz_arena *scratch)
 {
-    const qz_scheme *scheme = s->adapters.base;
     QZ_TRY(qz_qtensor_alloc(out, scheme, weight->shape[0], weight->shape[1], scratch));
     QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), out, weight));
     qz_round_to_nearest(out, weight);
@@ -128,10 +128,11 @@ qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_t
     return QZ_OK;
 }
 
-static qz_status pack_rounded(qz_student *s, qz_packed *out, const qz_linear *from, qz_arena *scratch)
+static qz_status pack_rounded(qz_student *s, qz_packed *out, const qz_linear *from, const qz_scheme *scheme,
+                              qz_arena *scratch)
 {
     qz_qtensor q;
-    QZ_TRY(qz_student_round_base(s, &q, &from->weight, scratch));
+    QZ_TRY(qz_student_round_base(s, &q, &from->weight, scheme, scratch));
     return qz_packed_from(out, &q, s->arena);
 }
 
@@ -171,9 +172,17 @@ static bool starts_with_base(const qz_student *s, const char *module)
     return s->adapters.loftq && s->adapters.base && !s->rule.dry && is_adapted(s, module);
 }
 
+/* What a frozen weight is rounded by; NULL: it stays as it is stored. In a merged checkpoint, linears without an
+ * adapter are rounded too, once and for all. */
+static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
+{
+    const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
+    return merged && !is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
+}
+
 static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)
 {
-    const qz_scheme *scheme = s->adapters.base;
+    const qz_scheme *scheme = base_scheme(s, l);
     qz_packed *base = qz_arena_calloc(s->arena, sizeof *base);
     if (!base) return qz_arena_failed(s->arena);
     l->base = base;
@@ -186,7 +195,7 @@ static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear
         return QZ_OK;
     }
     if (starts_with_base(s, l->module)) return QZ_OK;
-    return scheme ? pack_rounded(s, base, from, scratch) : pack_stored(s, base, l, scratch);
+    return scheme ? pack_rounded(s, base, from, scheme, scratch) : pack_stored(s, base, l, scratch);
 }
 
 /* ---- grids ---- */

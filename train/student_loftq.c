@@ -29,7 +29,7 @@ static qz_status fit_in_turn(qz_student *s, const qz_student_linear *l, qz_qtens
         const qz_arena_mark mark = qz_arena_save(scratch);
         memcpy(rest->data, weight->data, (size_t)(l->n * l->k) * sizeof(float));
         QZ_TRY(qz_student_add_adapter(s, l, rest, -factor));
-        QZ_TRY(qz_student_round_base(s, q, rest, scratch));
+        QZ_TRY(qz_student_round_base(s, q, rest, s->adapters.base, scratch));
         subtract_base(rest, weight, q);
         QZ_TRY(qz_low_rank(be, rest, &l->b->value, &l->a->value, (double)factor, scratch));
         if (i + 1 < s->adapters.loftq) qz_arena_restore(scratch, mark); /* the last codes are packed */

@@ -69,7 +69,7 @@ QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *
                                               qz_arena *scratch);
 /* Codes of a frozen weight, as bitsandbytes and others would make them; in `scratch`. */
 QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
-                                             qz_arena *scratch);
+                                             const qz_scheme *scheme, qz_arena *scratch);
 
 /* ---- student_points.c ---- */
 

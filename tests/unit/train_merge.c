@@ -17,6 +17,11 @@ static bool every(void *context, const char *module)
     return true;
 }
 
+static bool up_only(void *context, const char *module)
+{
+    return strstr(module, "up_proj") != NULL;
+}
+
 static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32, .double_quant = true};
 enum { RANK = 4 };
 static const float factor = 1.7f;
@@ -149,4 +154,24 @@ Test(merge, merge_aware_codes_are_what_was_trained)
 Test(merge, fused_linears_are_rounded_in_parts)
 {
     for (int i = 0; i < SCHEMES; i++) check_merge_aware("tests/golden/models/phi3", &schemes[i], &nf4);
+}
+
+/* Linears without an adapter are part of the merged checkpoint, so training computes with their rounded values too. */
+Test(merge, linears_without_an_adapter_are_rounded_once)
+{
+    const qz_student_adapters adapters = {
+        .rank = RANK, .factor = factor, .wanted = up_only, .base = &nf4, .merge_aware = true};
+    for (int i = 0; i < SCHEMES; i++) {
+        merging m = merging_new("tests/golden/models/llama", &schemes[i], &adapters,
+                                &(qz_student_rounding){.fit = true, .rule = QZ_STE_CLIP});
+        for (int j = 0; j < qz_student_linears(m.student); j++) {
+            const qz_student_linear *l = qz_student_linear_at(m.student, j);
+            const qz_tensor exported = matrix(m.o.arena, l->n, l->k), used = matrix(m.o.arena, l->n, l->k);
+            if (l->a) continue;
+            exported_values(&m, j, &exported);
+            check_ok(qz_student_weight(m.student, j, true, &used));
+            cr_assert_arr_eq(exported.data, used.data, (size_t)(l->n * l->k) * 4, "%s", l->module);
+        }
+        merging_free(&m);
+    }
 }
