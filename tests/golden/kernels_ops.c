@@ -1,4 +1,4 @@
-/* Forward values of golden/ops on every backend of the host. */
+/* Forward values of golden/ops on every backend of the host; attention and rope are in a file of their own. */
 #include "testing/op_fixture.h"
 
 static void run_rmsnorm(const op_fixture *f)
@@ -52,59 +52,9 @@ static void run_embedding(const op_fixture *f)
     fixture_check(f, "y", &all);
 }
 
-/* (B, H, T, D) seen as (B, T, H, D) */
-static qz_tensor by_token(qz_tensor t)
-{
-    qz_tensor out = t;
-    cr_assert(t.ndim == 4);
-    for (int i = 0; i < 2; i++) {
-        out.shape[1 + i] = t.shape[2 - i];
-        out.stride[1 + i] = t.stride[2 - i];
-    }
-    return out;
-}
-
-static void run_sdpa(const op_fixture *f)
-{
-    qz_tensor all = fixture_output(f, "y"), y = by_token(all);
-    qz_tensor q = by_token(fixture_input(f, "q")), k = by_token(fixture_input(f, "k")),
-              v = by_token(fixture_input(f, "v"));
-    const double scale = fixture_parameter(f, "scale", 1 / sqrt((double)q.shape[3]));
-    const qz_attention how = {.scale = (float)scale,
-                              .window = (int64_t)fixture_parameter(f, "window", 0),
-                              .softcap = (float)fixture_parameter(f, "cap", 0)};
-    check_ok(qz_op_attention(f->backend, &y, NULL, &q, &k, &v, &how));
-    fixture_check(f, "y", &all);
-}
-
-static void run_rope(const op_fixture *f)
-{
-    qz_tensor x = fixture_input(f, "x"), heads = by_token(x);
-    const int64_t tokens = heads.shape[1], half = heads.shape[3] / 2;
-    const int first = (int)fixture_parameter(f, "positions", 0); /* "0..8" */
-    float *cosines = qz_arena_array(f->arena, float, (size_t)(tokens * half));
-    float *sines = qz_arena_array(f->arena, float, (size_t)(tokens * half));
-    int32_t *rows = qz_arena_array(f->arena, int32_t, (size_t)tokens);
-    for (int64_t i = 0; i < tokens * half; i++) {
-        const double angle =
-            (double)(first + i / half) * pow(fixture_parameter(f, "theta", 1e4), -(double)(i % half) / (double)half);
-        cosines[i] = (float)cos(angle);
-        sines[i] = (float)sin(angle);
-        rows[i / half] = (int32_t)(i / half);
-    }
-    qz_tensor c = qz_tensor_2d(cosines, QZ_F32, tokens, half), s = qz_tensor_2d(sines, QZ_F32, tokens, half);
-    for (int64_t b = 0; b < heads.shape[0]; b++) {
-        qz_tensor one = qz_tensor_3d((float *)x.data + b * heads.stride[0], QZ_F32, tokens, heads.shape[2], 2 * half);
-        one.stride[0] = heads.stride[1];
-        one.stride[1] = heads.stride[2];
-        check_ok(qz_op_rope(f->backend, &one, &c, &s, rows, false));
-    }
-    fixture_check(f, "y", &x);
-}
-
-static const fixture_op operations[] = {
-    {"rmsnorm", run_rmsnorm}, {"swiglu", run_swiglu},       {"linear", run_linear}, {"geglu_tanh", run_geglu},
-    {"softcap", run_softcap}, {"embedding", run_embedding}, {"sdpa", run_sdpa},     {"rope_apply", run_rope}};
+static const fixture_op operations[] = {{"rmsnorm", run_rmsnorm}, {"swiglu", run_swiglu},
+                                        {"linear", run_linear},   {"geglu_tanh", run_geglu},
+                                        {"softcap", run_softcap}, {"embedding", run_embedding}};
 
 Test(kernels_golden, forward_values)
 {
