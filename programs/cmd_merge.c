@@ -89,7 +89,6 @@ static qz_status write_merged(qz_run *r, qz_student *student)
     return qz_trained_export(student, r->job.session.model, &output, r->progress);
 }
 
-/* With the adapter still at its start, whose B is zero, the student is the base. */
 static qz_status merge(qz_run *r, qz_student *student)
 {
     qz_merged *merged = &r->made[0].result.merged;
@@ -97,7 +96,9 @@ static qz_status merge(qz_run *r, qz_student *student)
     merged->wanted = true;
     merged->adapter = r->job.adapter;
     qz_student_round(student, false);
+    qz_student_adapt(student, false);
     if (evaluates) QZ_TRY(qz_train_judge(&merged->base, student, &r->evaluation));
+    qz_student_adapt(student, true);
     QZ_TRY(qz_adapter_read(student, r->job.adapter, r->job.recipe));
     if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation));
     merged->measured = evaluates;

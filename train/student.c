@@ -110,7 +110,7 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.index = s->first[layer] + qz_model_role_rows(s->m, layer, role, &r.first, &r.rows);
     r.l = &s->linear[r.index];
     s->role = role;
-    if (r.l->a) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    if (r.l->a && s->adapt) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
 
@@ -191,7 +191,7 @@ qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_te
     else
         memcpy(out->data, l->weight.data, bytes);
     if (!merged || !l->a) return QZ_OK;
-    return qz_student_add_adapter(s, l, out);
+    return qz_student_add_adapter(s, l, out, s->adapters.factor);
 }
 
 static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
@@ -204,10 +204,23 @@ static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qt
     return QZ_OK;
 }
 
+/* Of a frozen linear that was rounded when it was read. */
+static void take_packed(qz_qtensor *out, const qz_packed *base)
+{
+    const size_t pieces = (size_t)qz_scheme_pieces(&out->scheme, out->rows, out->cols);
+    memcpy(out->scales, base->q.scales, pieces * sizeof *out->scales);
+    if (out->zeros) memcpy(out->zeros, base->q.zeros, pieces);
+    for (int64_t n = 0; n < out->rows; n++) qz_packed_codes(out->codes + n * out->cols, base, n, 0, out->cols);
+}
+
 qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena)
 {
     const qz_student_linear *l = &s->linear[i];
     QZ_TRY(qz_qtensor_alloc(out, &l->planned->scheme, l->n, l->k, arena));
+    if (l->base && !l->a) {
+        take_packed(out, l->base);
+        return QZ_OK;
+    }
     float *data = qz_arena_array(arena, float, (size_t)(l->n * l->k));
     if (!data) return qz_arena_failed(arena);
     const qz_tensor weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);
@@ -237,6 +250,11 @@ uint64_t qz_student_bytes(const qz_student *s)
 void qz_student_round(qz_student *s, bool on)
 {
     s->round = on;
+}
+
+void qz_student_adapt(qz_student *s, bool on)
+{
+    s->adapt = on;
 }
 
 int qz_student_linears(const qz_student *s)

@@ -33,6 +33,7 @@ typedef struct qz_student_adapters {
     bool (*wanted)(void *context, const char *module);
     void *context;
     const qz_scheme *base; /* of the frozen weights; NULL: as they are stored */
+    int64_t loftq;         /* times that base and adapter are fitted in turn to the weight; 0: B starts at zero */
 } qz_student_adapters;
 
 typedef struct qz_student_rule {
@@ -58,6 +59,8 @@ uint64_t qz_student_bytes(const qz_student *s);
 
 /* Rounding is on or off (a delayed start); on to begin with. */
 void qz_student_round(qz_student *s, bool on);
+/* Adapters count or not, so that the base can be judged alone; they do to begin with. */
+void qz_student_adapt(qz_student *s, bool on);
 
 /* Rounds the trained weights, for all micro-batches of a step. `learning`: averages go on with the batches of this
  * step; else it is an evaluation, and nothing that the student remembers changes. */

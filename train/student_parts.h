@@ -41,7 +41,7 @@ struct qz_student {
     qz_parameter *plain; /* embeddings, norms, head; in `parameters` when they are trained */
     int plains;
     uint64_t bytes;
-    bool round;
+    bool round, adapt;
     /* what is rounded between the weights: student_points.c; NULL: nothing */
     int inputs;              /* of a layer, at most */
     qz_student_input *input; /* [layers * inputs] */
@@ -62,7 +62,14 @@ QZ_NODISCARD qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const
 QZ_NODISCARD qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name,
                                                 qz_parameter_group group, const qz_tensor *like);
 /* weight += factor B A */
-QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight);
+QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight,
+                                              float factor);
+/* Base and adapter of a frozen linear that together are close to its weight (student_loftq.c). */
+QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *l, const qz_tensor *weight,
+                                              qz_arena *scratch);
+/* Codes of a frozen weight, as bitsandbytes and others would make them; in `scratch`. */
+QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
+                                             const qz_scheme *scheme, qz_arena *scratch);
 
 /* ---- student_points.c ---- */
 

@@ -19,6 +19,7 @@ static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
                                           .dropout = (float)a->dropout,
                                           .seed = how->seed,
                                           .merge_aware = a->merge_aware,
+                                          .loftq = a->loftq ? a->loftq_iterations : 0,
                                           .wanted = is_target,
                                           .context = (void *)(uintptr_t)how};
     if (a->base.wanted) {
