@@ -40,6 +40,7 @@
 #define TOL_TRAIN_STEPS 1e-4      /* relative; golden/README.md, adamw.json: losses of ten steps */
 #define TOL_TRAIN_NORM 5e-4       /* relative; golden/README.md, adamw.json: gradient norms */
 #define TOL_TRAIN_SUM 5e-5        /* of the sum of magnitudes; golden/README.md, adamw.json: parameters */
+#define TOL_RULE_GRADIENT 1e-6    /* of the largest; fp32 forward and back against differences in double, good to 1e-9 */
 #define TOL_ADAMW_8BIT                                                                                                 \
     0.02 /* of the way; codes of the dynamic map are a few per cent apart, errors average: 0.009 seen */
 
