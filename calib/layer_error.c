@@ -1,13 +1,33 @@
 /* See layer_error.h. A few hundred rows suffice for two digits, and cost little beside the forward. */
 #include "calib/layer_error.h"
 
-enum { ROWS = 256, TILE = 1024 };
+#include "base/parallel.h"
 
-static double sum_of_squares(const float *x, int64_t n)
+enum { ROWS = 256, TILE = 256 };
+
+/* Row by row first, so that threads do not matter. */
+static double sum_of_squares(const float *x, int64_t rows, int64_t cols)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    double row[ROWS], sum = 0;
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < rows; i++) {
+        row[i] = 0;
+        for (int64_t j = 0; j < cols; j++) row[i] += (double)x[i * cols + j] * x[i * cols + j];
+    }
+    for (int64_t i = 0; i < rows; i++) sum += row[i];
     return sum;
+}
+
+/* out = q - w for the rows that begin at `first` */
+static void errors_of(float *out, const qz_qtensor *q, const qz_tensor *w, int64_t first)
+{
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < w->shape[0]; i++) {
+        const float *from = qz_f32(w) + i * w->stride[0];
+        float *row = out + i * q->cols;
+        qz_qtensor_dequantize(row, q, first + i, 1);
+        for (int64_t k = 0; k < q->cols; k++) row[k] -= from[k];
+    }
 }
 
 qz_status qz_layer_error(double *error, const qz_backend *backend, const qz_tensor *weight, const qz_qtensor *q,
@@ -27,11 +47,10 @@ qz_status qz_layer_error(double *error, const qz_backend *backend, const qz_tens
         qz_tensor y = qz_tensor_2d(out, QZ_F32, rows, n), w = qz_tensor_rows(weight, first, n);
         qz_tensor d = qz_tensor_2d(tile, QZ_F32, n, k);
         QZ_TRY(qz_op_linear(backend, &y, &x, &w, NULL, false));
-        energy += sum_of_squares(out, rows * n);
-        qz_qtensor_dequantize(tile, q, first, n);
-        for (int64_t i = 0; i < n * k; i++) tile[i] -= qz_f32(&w)[i];
+        energy += sum_of_squares(out, rows, n);
+        errors_of(tile, q, &w, first);
         QZ_TRY(qz_op_linear(backend, &y, &x, &d, NULL, false));
-        difference += sum_of_squares(out, rows * n);
+        difference += sum_of_squares(out, rows, n);
     }
     qz_arena_restore(scratch, mark);
     *error = energy > 0 ? difference / energy : 0;

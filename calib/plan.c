@@ -3,14 +3,18 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "calib/choices.h"
 #include "calib/gather.h"
 #include "calib/run.h"
 #include "calib/stagewise.h"
 #include "calib/target.h"
 #include "eval/eval.h"
 
-/* Beside the named tiers: code, libraries, thread stacks, BLAS buffers. */
+/* Beside the named tiers: code, libraries, thread stacks, and of each thread what BLAS packs its tiles into. */
 #define FIXED_BYTES ((uint64_t)100 << 20)
+#define BLAS_BYTES ((uint64_t)8 << 20)
 /* What the bound of the project allows beyond layer, statistics and activations. */
 #define SLACK_BYTES ((uint64_t)200 * 1000 * 1000)
 
@@ -124,7 +128,23 @@ static uint64_t factor_bytes(const qz_calib_args *a)
     return most;
 }
 
-/* The widest linear's codes, words for the container, and tiles of the search. */
+/* Of all threads, for whichever linear takes most. */
+static uint64_t work_bytes(const qz_calib_args *a)
+{
+    uint64_t most = 0;
+    for (int i = 0; i < a->outputs; i++)
+        for (size_t j = 0; j < a->output[i].plan->linears; j++) {
+            const qz_export_linear *l = &a->output[i].plan->linear[j];
+            if (!l->quantized) continue;
+            const int index = qz_choice_weights(a->output[i].recipe, l->module)->solver.index;
+            const qz_solver *solver = qz_solver_at((size_t)index);
+            const uint64_t bytes = solver->work_bytes ? solver->work_bytes(&l->scheme, l->k) : 0;
+            if (bytes > most) most = bytes;
+        }
+    return most * (uint64_t)qz_threads();
+}
+
+/* The widest linear's codes, words for the container, and tiles of the search or the solver's workspace. */
 static uint64_t solve_bytes(const qz_calib_args *a)
 {
     const qz_model *m = a->model;
@@ -134,20 +154,8 @@ static uint64_t solve_bytes(const qz_calib_args *a)
             const qz_linear_place *l = qz_model_linear(m, layer, i);
             if ((uint64_t)(l->n * l->k) > most) most = (uint64_t)(l->n * l->k);
         }
-    return 2 * most + ((uint64_t)64 << 20);
-}
-
-/* MemAvailable of /proc/meminfo; 0 when it cannot be read. */
-static uint64_t memory_available(void)
-{
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f) return 0;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    fclose(f);
-    return kib << 10;
+    const uint64_t work = work_bytes(a), tiles = (uint64_t)64 << 20;
+    return 2 * most + (work > tiles ? work : tiles);
 }
 
 /* Without text nothing is run. */
@@ -186,8 +194,8 @@ static void plan_memory(qz_plan *p, const qz_calib_args *a)
     tier(p, "residual stream of all samples", stream);
     tier(p, "one batch of activations", qz_gather_bytes(m, r->calibration.sequence_length));
     tier(p, "codes and search", solve_bytes(a));
-    tier(p, "program and libraries", FIXED_BYTES);
-    p->memory_available = memory_available();
+    tier(p, "program and libraries", FIXED_BYTES + BLAS_BYTES * (uint64_t)qz_threads());
+    p->memory_available = qz_memory_available();
     if (r->evaluate.wanted) { /* at another time, so only the larger of the two counts */
         uint64_t evaluation =
             qz_eval_compare_bytes(m, evaluation_windows(r), r->evaluate.sequence_length) + code_bytes(a) + FIXED_BYTES;

@@ -13,8 +13,8 @@
 
 typedef struct line_reader {
     const qz_windows_rule *rule;
-    const qz_tokenizer *tokenizer;
     const qz_document_taker *taker;
+    qz_encoder encoder;
     const char *field;
     size_t count, limit; /* ids handed on, and how many are wanted */
     qz_arena *arena, *line_arena;
@@ -115,11 +115,11 @@ static qz_status find_document(document *out, line_reader *r, const qz_json_node
 static qz_status ids_before(size_t *out, line_reader *r, const document *d, size_t size, const qz_ids *all,
                             size_t least)
 {
-    qz_ids front = {0};
+    const qz_encoder *front = &r->encoder;
     size_t same = 0;
-    if (size < d->size) QZ_TRY(qz_tokenizer_encode_some(r->tokenizer, d->text, size, SIZE_MAX, &front, r->line_arena));
-    while (same < front.count && same < all->count && front.id[same] == all->id[same]) same++;
-    if (size == d->size) same = all->count;
+    if (size == d->size) return *out = all->count, QZ_OK;
+    QZ_TRY(qz_encoder_run(&r->encoder, d->text, size, SIZE_MAX));
+    while (same < front->count && same < all->count && front->ids[same] == all->id[same]) same++;
     *out = same > least ? same : least;
     return QZ_OK;
 }
@@ -142,13 +142,24 @@ static qz_status give_parts(line_reader *r, const document *d, const qz_ids *ids
     return give(r, ids, done, ids->count, false);
 }
 
+/* Ids that stay while the encoder goes on. */
+static qz_status encode(qz_ids *out, line_reader *r, const document *d)
+{
+    QZ_TRY(qz_encoder_run(&r->encoder, d->text, d->size, r->limit - r->count));
+    out->count = r->encoder.count;
+    out->id = qz_arena_array(r->line_arena, int32_t, out->count);
+    if (!out->id) return qz_arena_failed(r->line_arena);
+    if (out->count) memcpy(out->id, r->encoder.ids, out->count * sizeof *out->id);
+    return QZ_OK;
+}
+
 static qz_status encode_line(line_reader *r, const qz_json_node *root)
 {
     const qz_document_taker *to = r->taker;
     document d;
     qz_ids ids;
     QZ_TRY(find_document(&d, r, root));
-    QZ_TRY(qz_tokenizer_encode_some(r->tokenizer, d.text, d.size, r->limit - r->count, &ids, r->line_arena));
+    QZ_TRY(encode(&ids, r, &d));
     if (to->begin) QZ_TRY(to->begin(to->self, d.conversation));
     QZ_TRY(d.parted ? give_parts(r, &d, &ids) : give(r, &ids, 0, ids.count, true));
     r->count += ids.count;
@@ -187,13 +198,15 @@ static qz_status read_lines(line_reader *r, const qz_map *map)
 qz_status qz_lines_visit(const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer, size_t limit,
                          const qz_document_taker *taker)
 {
-    line_reader r = {.rule = rule, .tokenizer = tokenizer, .taker = taker, .limit = limit};
+    line_reader r = {.rule = rule, .taker = taker, .limit = limit};
     r.field = rule->field ? rule->field : "text";
-    qz_status status = qz_arena_new(&r.arena, "chat template");
+    qz_status status = qz_encoder_open(&r.encoder, tokenizer, map->size);
+    if (status == QZ_OK) status = qz_arena_new(&r.arena, "chat template");
     if (status == QZ_OK) status = qz_arena_new(&r.line_arena, "line");
     if (status == QZ_OK) status = read_lines(&r, map);
     qz_arena_free(r.line_arena);
     qz_arena_free(r.arena);
     qz_text_free(&r.text);
+    qz_encoder_close(&r.encoder);
     return status;
 }

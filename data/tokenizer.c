@@ -162,19 +162,6 @@ static qz_status encode_text(qz_encoder *e, const char *text, size_t size)
     return QZ_OK;
 }
 
-static void free_encoder(qz_encoder *e)
-{
-    qz_matcher_free(e->matcher);
-    qz_word_cache_free(e->cache);
-    for (int i = 0; i < QZ_TOKENIZER_MAX_STEPS; i++) qz_text_free(&e->scratch[i]);
-    qz_text_free(&e->normal);
-    qz_text_free(&e->normal_other);
-    qz_text_free(&e->word);
-    qz_free(e->symbols);
-    qz_free(e->heap);
-    qz_free(e->ids);
-}
-
 static qz_status hand_out(qz_ids *out, const qz_encoder *e, const qz_template *around, qz_arena *arena)
 {
     size_t before = around ? around->before_count : 0, after = around ? around->after_count : 0;
@@ -194,22 +181,46 @@ static qz_status check_text(const char *text, size_t size)
     return QZ_FAIL(QZ_FORMAT, "text is not UTF-8: byte 0x%02x at offset %zu", (unsigned)(uint8_t)text[good], good);
 }
 
-/* Runs the encoder, leaving it to the caller to free. */
-static qz_status run(qz_encoder *e, const char *text, size_t size)
+qz_status qz_encoder_open(qz_encoder *e, const qz_tokenizer *t, size_t text_size)
 {
+    *e = (qz_encoder){.t = t, .limit = SIZE_MAX};
+    qz_status status = qz_matcher_new(&e->matcher);
+    if (status == QZ_OK) status = qz_word_cache_new(&e->cache, text_size);
+    if (status != QZ_OK) qz_encoder_close(e);
+    return status;
+}
+
+void qz_encoder_close(qz_encoder *e)
+{
+    qz_matcher_free(e->matcher);
+    qz_word_cache_free(e->cache);
+    for (int i = 0; i < QZ_TOKENIZER_MAX_STEPS; i++) qz_text_free(&e->scratch[i]);
+    qz_text_free(&e->normal);
+    qz_text_free(&e->normal_other);
+    qz_text_free(&e->word);
+    qz_free(e->symbols);
+    qz_free(e->heap);
+    qz_free(e->ids);
+    *e = (qz_encoder){0};
+}
+
+qz_status qz_encoder_run(qz_encoder *e, const char *text, size_t size, size_t limit)
+{
+    e->count = e->handed = 0;
+    e->full = false;
+    e->limit = limit;
     QZ_TRY(check_text(text, size));
-    QZ_TRY(qz_matcher_new(&e->matcher));
-    QZ_TRY(qz_word_cache_new(&e->cache, size));
     return encode_text(e, text, size);
 }
 
 static qz_status encode(const qz_tokenizer *t, const char *text, size_t size, size_t limit, const qz_template *around,
                         qz_ids *out, qz_arena *arena)
 {
-    qz_encoder e = {.t = t, .limit = limit};
-    qz_status status = run(&e, text, size);
+    qz_encoder e;
+    QZ_TRY(qz_encoder_open(&e, t, size));
+    qz_status status = qz_encoder_run(&e, text, size, limit);
     if (status == QZ_OK) status = hand_out(out, &e, around, arena);
-    free_encoder(&e);
+    qz_encoder_close(&e);
     return status;
 }
 
@@ -228,11 +239,13 @@ qz_status qz_tokenizer_encode_some(const qz_tokenizer *t, const char *text, size
 qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                  const qz_ids_taker *taker)
 {
-    qz_encoder e = {.t = t, .limit = limit, .taker = taker};
+    qz_encoder e;
+    QZ_TRY(qz_encoder_open(&e, t, size));
+    e.taker = taker;
     e.normal.folder = e.normal_other.folder = taker->folder;
     for (int i = 0; i < QZ_TOKENIZER_MAX_STEPS; i++) e.scratch[i].folder = taker->folder;
-    qz_status status = run(&e, text, size);
+    qz_status status = qz_encoder_run(&e, text, size, limit);
     if (status == QZ_OK && e.count) status = hand_on_all(&e);
-    free_encoder(&e);
+    qz_encoder_close(&e);
     return status;
 }

@@ -325,6 +325,11 @@ typedef struct qz_encoder {
  * prefix of those of the whole text. */
 QZ_NODISCARD qz_status qz_tokenizer_encode_some(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                                 qz_ids *out, qz_arena *arena);
+/* For many texts, one after the other: words that were seen need not be merged again. `text_size`: about what is to
+ * come, for the number of words that are kept. After a run the ids are e->ids[0 .. e->count). */
+QZ_NODISCARD qz_status qz_encoder_open(qz_encoder *e, const qz_tokenizer *t, size_t text_size);
+QZ_NODISCARD qz_status qz_encoder_run(qz_encoder *e, const char *text, size_t size, size_t limit);
+void qz_encoder_close(qz_encoder *e);
 /* The same ids in blocks: with a folder, what is in memory does not grow with the text. */
 QZ_NODISCARD qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t size, size_t limit,
                                               const qz_ids_taker *taker);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/parallel.h"
+#include "kernels/cpu_attention.h"
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
@@ -15,9 +16,8 @@ enum { QUERIES = 128, KEYS = 256, LANES = 16 };
 typedef struct tile {
     qz_tile q, k, v, y;   /* of one head: rows are tokens */
     int64_t size;         /* D */
-    int64_t first, count; /* queries, as positions among the keys */
-    int64_t window;       /* 0: none */
-    const int32_t *begin; /* of each query: the first key of its document; or NULL */
+    int64_t first, count; /* queries */
+    qz_seen seen;
     float scale, softcap; /* softcap 0: none */
     float max[QUERIES];   /* m */
     double sum[QUERIES];  /* l */
@@ -66,27 +66,12 @@ QZ_WIDE static double sum_row(const float *s, int64_t count)
     return sum;
 }
 
-static int64_t first_key(const tile *c, int64_t row)
-{
-    const int64_t query = c->first + row, begin = c->begin ? c->begin[row] : 0;
-    const int64_t low = c->window > 0 && query >= c->window ? query - c->window + 1 : 0;
-    return low > begin ? low : begin;
-}
-
-/* The first key that any query of the tile sees. */
-static int64_t least_key(const tile *c)
-{
-    int64_t least = first_key(c, 0);
-    for (int64_t row = 1; c->begin && row < c->count; row++) least = qz_min(least, first_key(c, row));
-    return least;
-}
-
 /* One row of scores of keys [key, key + count) -> weights relative to the new maximum; masked ones become 0. */
 static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
 {
     float *s = c->score + row * KEYS;
     const int64_t query = c->first + row;
-    int64_t low = first_key(c, row) - key, high = qz_min(query + 1 - key, count);
+    int64_t low = qz_seen_first(&c->seen, query) - key, high = qz_min(c->seen.past + query + 1 - key, count);
     if (low < 0) low = 0;
     if (low >= high) {
         memset(s, 0, (size_t)count * sizeof *s);
@@ -109,7 +94,8 @@ static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
 
 static void attend(tile *c)
 {
-    const int64_t end = c->first + c->count, begin = least_key(c) / KEYS * KEYS;
+    const int64_t end = c->seen.past + c->first + c->count;
+    const int64_t begin = qz_seen_least(&c->seen, c->first, c->count) / KEYS * KEYS;
     const qz_tile score = {c->score, KEYS};
     for (int64_t row = 0; row < c->count; row++) {
         c->max[row] = -INFINITY;
@@ -146,10 +132,9 @@ qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *lse, const qz_te
         tile c; /* not initialised as a whole: the scores are large */
         c.size = q->shape[3];
         c.count = qz_min(side, tokens - t);
-        c.window = how->window;
-        c.begin = how->first ? how->first + b * tokens + t : NULL;
+        c.seen = (qz_seen){k->shape[1] - tokens, how->window, how->first ? how->first + b * tokens : NULL};
         c.scale = how->scale;
-        c.first = k->shape[1] - tokens + t;
+        c.first = t;
         c.softcap = how->softcap;
         c.q = head_of(q, b, t, h);
         c.y = head_of(y, b, t, h);
@@ -159,11 +144,4 @@ qz_status qz_cpu_attention(const qz_tensor *y, const qz_tensor *lse, const qz_te
         if (lse) keep_sums(&c, qz_f32(lse) + b * lse->stride[0] + t * lse->stride[1] + h, lse->stride[1]);
     }
     return QZ_OK;
-}
-
-qz_status qz_cpu_attention_grad(const qz_tensor *dq, const qz_tensor *dk, const qz_tensor *dv, const qz_tensor *delta,
-                                const qz_tensor *dy, const qz_tensor *y, const qz_tensor *lse, const qz_tensor *q,
-                                const qz_tensor *k, const qz_tensor *v, const qz_attention *how)
-{
-    return qz_ref_attention_grad(dq, dk, dv, delta, dy, y, lse, q, k, v, how);
 }

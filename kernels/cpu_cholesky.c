@@ -1,74 +1,117 @@
-/* A = L L^T in place, by square tiles of a fixed size (the right-looking blocked form): for each column of tiles the
- * diagonal tile is factored, the tiles below it are solved with it, and their products leave what is to the right.
- * Tiles are worked on in parallel, each by one call on one thread, so the factor does not depend on their number. */
+/* A = L L^T in place, blocked (the right-looking form): for each PANEL of columns the square on the diagonal is
+ * factored, the rows below are solved with it, and their products leave the triangle to the right.
+ *
+ * That triangle is cut into tiles no wider than a band, so that each has one stride, and large while much is left:
+ * a product reads its operands once more for each tile. Tiles are worked on in parallel, each by one call on one
+ * thread, and are cut by the size alone, so the factor does not depend on the number of threads. */
 #include <math.h>
 
 #include "base/parallel.h"
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 
-enum { SIDE = 256 };
+enum { PANEL = 384, FINEST = 4, WANTED = 4 };
 
-typedef struct tiles {
-    qz_tile64 a;
-    int64_t size;
-} tiles;
+typedef struct matrix {
+    qz_triangle a;
+    int64_t first, width; /* of the panel */
+} matrix;
 
-static int64_t extent(const tiles *t, int64_t at)
+/* Rows [first, first + count), all of one band. */
+typedef struct rows {
+    int64_t first, count;
+} rows;
+
+/* How what lies right of the panel is cut: `each` pieces a band, from the first one that has rows there. */
+typedef struct cut {
+    int64_t each, side, begin, end;
+} cut;
+
+static qz_tile64 tile_at(const matrix *m, int64_t row, int64_t col)
 {
-    return qz_min(SIDE, t->size - at);
+    return (qz_tile64){qz_triangle_row(m->a, row) + col, qz_triangle_stride(m->a, row)};
 }
 
-/* The first column of the tile without a positive finite pivot, or -1. In a parallel region of one piece, where
- * OpenBLAS stays on the calling thread. */
-static int64_t factor_diagonal(const tiles *t, int64_t k)
+static cut cut_into(const matrix *m, int64_t each)
 {
-    const int64_t n = extent(t, k);
+    const int64_t band = m->a.band, from = m->first + m->width;
+    cut c = {.each = each, .side = qz_ceil_div(band, each)};
+    c.begin = from / band * each + from % band / c.side;
+    c.end = qz_ceil_div(m->a.size, band) * each;
+    return c;
+}
+
+/* May be empty at the matrix's end. */
+static rows rows_of(const matrix *m, const cut *c, int64_t i)
+{
+    const int64_t band = i / c->each * m->a.band, from = m->first + m->width;
+    const int64_t start = band + i % c->each * c->side, first = start < from ? from : start;
+    const int64_t end = qz_min(qz_min(start + c->side, band + m->a.band), m->a.size);
+    return (rows){first, end - first};
+}
+
+/* The first column of the panel without a positive finite pivot, or -1. In a parallel region of one piece, where
+ * OpenBLAS stays on the calling thread. */
+static int64_t factor_diagonal(const matrix *m)
+{
     int64_t failed = -1;
     QZ_PARALLEL_FOR for (int64_t piece = 0; piece < 1; piece++)
     {
-        failed = qz_lapack_cholesky(n, qz_tile64_at(t->a, k, k));
+        failed = qz_lapack_cholesky(m->width, tile_at(m, m->first, m->first));
     }
-    for (int64_t i = 0; failed < 0 && i < n; i++)
-        if (!isfinite(t->a.data[(k + i) * (t->a.stride + 1)])) failed = i;
-    return failed < 0 ? -1 : k + failed;
+    for (int64_t i = m->first; failed < 0 && i < m->first + m->width; i++)
+        if (!isfinite(qz_triangle_row(m->a, i)[i])) failed = i - m->first;
+    return failed < 0 ? -1 : m->first + failed;
 }
 
-static void solve_below(const tiles *t, int64_t k)
+static void solve_below(const matrix *m)
 {
-    const int64_t n = extent(t, k);
-    QZ_PARALLEL_FOR for (int64_t i = k + SIDE; i < t->size; i += SIDE)
+    const cut c = cut_into(m, FINEST);
+    QZ_PARALLEL_FOR for (int64_t i = c.begin; i < c.end; i++)
     {
-        qz_blas64_solve(extent(t, i), n, qz_tile64_at(t->a, k, k), qz_tile64_at(t->a, i, k));
+        const rows r = rows_of(m, &c, i);
+        if (r.count > 0)
+            qz_blas64_solve(r.count, m->width, tile_at(m, m->first, m->first), tile_at(m, r.first, m->first));
     }
 }
 
-/* Tile i of the triangle right of column k, counted by rows. */
-static void update_tile(const tiles *t, int64_t k, int64_t i)
+/* Tile i of the triangle right of the panel, counted by rows. */
+static void update_tile(const matrix *m, const cut *c, int64_t i)
 {
     int64_t row = 0;
     for (; i > row; row++) i -= row + 1;
-    row = k + SIDE * (row + 1);
-    const int64_t col = k + SIDE * (i + 1), n = extent(t, k);
-    const qz_tile64 a = qz_tile64_at(t->a, row, k), out = qz_tile64_at(t->a, row, col);
-    if (row == col)
-        qz_blas64_syrk(extent(t, row), n, a, out);
+    const rows r = rows_of(m, c, c->begin + row), s = rows_of(m, c, c->begin + i);
+    if (r.count <= 0 || s.count <= 0) return;
+    const qz_tile64 a = tile_at(m, r.first, m->first), out = tile_at(m, r.first, s.first);
+    if (row == i)
+        qz_blas64_syrk(r.count, m->width, a, out);
     else
-        qz_blas64_nt(extent(t, row), extent(t, col), n, a, qz_tile64_at(t->a, col, k), out);
+        qz_blas64_nt(r.count, s.count, m->width, a, tile_at(m, s.first, m->first), out);
 }
 
-qz_status qz_cpu_cholesky(const qz_tensor *a, int64_t *failed)
+static void update(const matrix *m)
 {
-    const tiles t = {{qz_f64(a), a->stride[0]}, a->shape[0]};
-    for (int64_t k = 0; k < t.size; k += SIDE) {
-        *failed = factor_diagonal(&t, k);
+    const int64_t left = m->a.size - m->first - m->width;
+    int64_t each = 1;
+    while (each < FINEST && left * each < WANTED * m->a.band) each *= 2;
+    const cut c = cut_into(m, each);
+    const int64_t pieces = c.end - c.begin;
+    QZ_PARALLEL_FOR for (int64_t i = 0; i < pieces * (pieces + 1) / 2; i++)
+    {
+        update_tile(m, &c, i);
+    }
+}
+
+qz_status qz_cpu_cholesky(const qz_tensor *a, int64_t size, int64_t *failed)
+{
+    matrix m = {.a = qz_triangle_of(a->data, size)};
+    for (; m.first < size; m.first += m.width) {
+        const int64_t band_end = (m.first / m.a.band + 1) * m.a.band;
+        m.width = qz_min(qz_min(PANEL, band_end - m.first), size - m.first);
+        *failed = factor_diagonal(&m);
         if (*failed >= 0) return QZ_OK;
-        solve_below(&t, k);
-        const int64_t right = qz_ceil_div(t.size - k, SIDE) - 1;
-        QZ_PARALLEL_FOR for (int64_t i = 0; i < right * (right + 1) / 2; i++)
-        {
-            update_tile(&t, k, i);
-        }
+        solve_below(&m);
+        update(&m);
     }
     return QZ_OK;
 }

@@ -2,22 +2,9 @@
 #include <math.h>
 
 #include "base/parallel.h"
+#include "kernels/cpu_reduce.h"
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
-
-enum { LANES = 16 };
-
-QZ_WIDE static double sum_of_squares(const float *x, int64_t count)
-{
-    double lane[LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l] * x[i + l];
-    }
-    for (; i < count; i++) sum += (double)x[i] * x[i];
-    for (int l = 0; l < LANES; l++) sum += lane[l];
-    return sum;
-}
 
 QZ_WIDE static void scale_row(float *y, const float *x, const float *w, float scale, float offset, int64_t count)
 {
@@ -32,7 +19,7 @@ qz_status qz_cpu_rmsnorm(const qz_tensor *y, const qz_tensor *x, const qz_tensor
     {
         for (int64_t t = first; t < qz_min(first + each, rows); t++) {
             const float *in = qz_f32(x) + t * x->stride[0];
-            const double mean = sum_of_squares(in, cols) / (double)cols;
+            const double mean = qz_reduce_squares(in, cols) / (double)cols;
             scale_row(qz_f32(y) + t * y->stride[0], in, qz_f32(w), (float)(1 / sqrt(mean + eps)), weight_offset, cols);
         }
     }

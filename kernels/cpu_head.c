@@ -3,52 +3,11 @@
 #include <math.h>
 
 #include "base/parallel.h"
+#include "kernels/cpu_reduce.h"
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
 
-enum { LANES = 16, BLOCK = 1024 };
-
-QZ_WIDE static float row_max(const float *z, int64_t count)
-{
-    float lane[LANES], max = z[0];
-    int64_t i = 0;
-    for (int l = 0; l < LANES; l++) lane[l] = z[0];
-    for (; i + LANES <= count; i += LANES) {
-        for (int l = 0; l < LANES; l++) lane[l] = z[i + l] > lane[l] ? z[i + l] : lane[l];
-    }
-    for (; i < count; i++) max = z[i] > max ? z[i] : max;
-    for (int l = 0; l < LANES; l++) max = lane[l] > max ? lane[l] : max;
-    return max;
-}
-
-QZ_WIDE static void exp_block(float *restrict out, const float *restrict z, int64_t count, float max)
-{
-    for (int64_t i = 0; i < count; i++) out[i] = qz_fast_exp(z[i] - max);
-}
-
-QZ_WIDE static double block_sum(const float *x, int64_t count)
-{
-    double lane[LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l];
-    }
-    for (; i < count; i++) sum += (double)x[i];
-    for (int l = 0; l < LANES; l++) sum += lane[l];
-    return sum;
-}
-
-static double row_exp_sum(const float *z, int64_t count, float max)
-{
-    float block[BLOCK];
-    double sum = 0;
-    for (int64_t i = 0; i < count; i += BLOCK) {
-        const int64_t n = qz_min(BLOCK, count - i);
-        exp_block(block, z + i, n, max);
-        sum += block_sum(block, n);
-    }
-    return sum;
-}
+enum { LANES = 16 };
 
 qz_status qz_cpu_log_prob(const qz_tensor *out, const qz_tensor *logits, const int32_t *target)
 {
@@ -58,8 +17,8 @@ qz_status qz_cpu_log_prob(const qz_tensor *out, const qz_tensor *logits, const i
         const float *z = qz_f32(logits) + t * logits->stride[0];
         qz_f64(out)[t] = 0;
         if (target[t] < 0) continue;
-        const float max = row_max(z, size);
-        qz_f64(out)[t] = (double)z[target[t]] - max - log(row_exp_sum(z, size, max));
+        const float max = qz_reduce_max(z, size);
+        qz_f64(out)[t] = (double)z[target[t]] - max - log(qz_reduce_exp(z, size, max));
     }
     return QZ_OK;
 }
@@ -102,7 +61,7 @@ QZ_WIDE static void add_pairs(double *sum_a, double *sum_b, double *weighted, co
 
 static void divergence_row(double *sums, const float *a, const float *b, int64_t count)
 {
-    const float max_a = row_max(a, count), max_b = row_max(b, count);
+    const float max_a = qz_reduce_max(a, count), max_b = qz_reduce_max(b, count);
     double sum_a = 0, sum_b = 0, weighted = 0;
     add_pairs(&sum_a, &sum_b, &weighted, a, b, count, (double)max_a, (double)max_b);
     sums[QZ_DIVERGENCE_MAX_A] = (double)max_a;

@@ -9,25 +9,6 @@
 /* Large tiles cost little packing; smaller ones are taken until a few cores find work. */
 enum { TOKENS = 2048, OUTPUTS = 1024, LEAST = 256, TILES = 8 };
 
-typedef struct grid {
-    int64_t tokens, outputs; /* of a tile */
-    int64_t rows, cols;      /* tiles */
-} grid;
-
-static grid grid_of(int64_t tokens, int64_t outputs)
-{
-    grid g = {.tokens = TOKENS, .outputs = OUTPUTS};
-    for (;;) {
-        g.rows = qz_ceil_div(tokens, g.tokens);
-        g.cols = qz_ceil_div(outputs, g.outputs);
-        if (g.rows * g.cols >= TILES || (g.tokens == LEAST && g.outputs == LEAST)) return g;
-        if (g.outputs > g.tokens)
-            g.outputs /= 2;
-        else
-            g.tokens /= 2;
-    }
-}
-
 static void fill_bias(qz_tile y, int64_t rows, int64_t cols, const float *bias, bool accumulate)
 {
     for (int64_t t = 0; t < rows; t++) {
@@ -43,11 +24,11 @@ qz_status qz_cpu_linear(const qz_tensor *y, const qz_tensor *x, const qz_tensor 
                         bool accumulate)
 {
     const int64_t tokens = y->shape[0], outputs = y->shape[1], inputs = x->shape[1];
-    const grid g = grid_of(tokens, outputs);
-    QZ_PARALLEL_FOR for (int64_t i = 0; i < g.rows * g.cols; i++)
+    const qz_tiles g = qz_tiles_of(tokens, outputs, TOKENS, OUTPUTS, LEAST, TILES);
+    QZ_PARALLEL_FOR for (int64_t i = 0; i < g.down * g.across; i++)
     {
-        const int64_t t = i % g.rows * g.tokens, n = i / g.rows * g.outputs;
-        const int64_t tn = qz_min(g.tokens, tokens - t), nn = qz_min(g.outputs, outputs - n);
+        const int64_t t = i % g.down * g.rows, n = i / g.down * g.cols;
+        const int64_t tn = qz_min(g.rows, tokens - t), nn = qz_min(g.cols, outputs - n);
         const qz_tile out = {qz_f32(y) + t * y->stride[0] + n, y->stride[0]};
         if (bias) fill_bias(out, tn, nn, qz_f32(bias) + n, accumulate);
         qz_blas_nt(tn, nn, inputs, (qz_tile){qz_f32(x) + t * x->stride[0], x->stride[0]},

@@ -5,41 +5,9 @@
 
 #include "base/parallel.h"
 #include "kernels/cpu_tiles.h"
+#include "kernels/cpu_values.h"
 #include "kernels/cpu_wide.h"
 #include "numeric/actgrid.h"
-
-QZ_WIDE static void round_int8(float *y, const float *x, int64_t count, float scale, float zero)
-{
-    QZ_ELEMENTWISE
-    for (int64_t i = 0; i < count; i++) y[i] = qz_act_round_int8(x[i], scale, zero);
-}
-
-QZ_WIDE static void round_e4m3(float *y, const float *x, int64_t count, float scale)
-{
-    QZ_ELEMENTWISE
-    for (int64_t i = 0; i < count; i++) y[i] = qz_act_round_fp8(x[i], scale, QZ_FORMAT_FP8_E4M3);
-}
-
-QZ_WIDE static void round_e5m2(float *y, const float *x, int64_t count, float scale)
-{
-    QZ_ELEMENTWISE
-    for (int64_t i = 0; i < count; i++) y[i] = qz_act_round_fp8(x[i], scale, QZ_FORMAT_FP8_E5M2);
-}
-
-static void round_run(float *y, const float *x, int64_t count, qz_act_values v, qz_format format)
-{
-    if (format == QZ_FORMAT_FP8_E4M3)
-        round_e4m3(y, x, count, v.scale);
-    else if (format == QZ_FORMAT_FP8_E5M2)
-        round_e5m2(y, x, count, v.scale);
-    else
-        round_int8(y, x, count, v.scale, (float)v.zero);
-}
-
-QZ_WIDE static void range_of(float *lo, float *hi, const float *x, int64_t count)
-{
-    qz_range_of(lo, hi, x, count);
-}
 
 /* Runs of `piece` elements, each with a scale of its own. */
 static void round_dynamic(float *y, const float *x, int64_t count, int64_t piece, const qz_act_scheme *s)
@@ -47,8 +15,8 @@ static void round_dynamic(float *y, const float *x, int64_t count, int64_t piece
     for (int64_t i = 0; i < count; i += piece) {
         float lo, hi;
         const int64_t length = qz_min(piece, count - i);
-        range_of(&lo, &hi, x + i, length);
-        round_run(y + i, x + i, length, qz_act_values_of(lo, hi, *s), s->format);
+        qz_values_range(&lo, &hi, x + i, length);
+        qz_values_activation(y + i, x + i, length, qz_act_values_of(lo, hi, *s), s->format);
     }
 }
 
@@ -63,7 +31,7 @@ qz_status qz_cpu_round_activations(const qz_tensor *y, const qz_tensor *x, const
             float *out = qz_f32(y) + t * y->stride[0];
             const float *in = qz_f32(x) + t * x->stride[0];
             if (scheme->mode == QZ_ACT_TENSOR)
-                round_run(out, in, cols, *values, scheme->format);
+                qz_values_activation(out, in, cols, *values, scheme->format);
             else
                 round_dynamic(out, in, cols, piece, scheme);
         }
@@ -79,9 +47,9 @@ qz_status qz_cpu_round_heads(const qz_tensor *y, const qz_tensor *x, const qz_te
     {
         for (int64_t t = first; t < qz_min(first + each, tokens); t++) {
             for (int64_t h = 0; h < heads; h++)
-                round_run(qz_f32(y) + t * y->stride[0] + h * y->stride[1],
-                          qz_f32(x) + t * x->stride[0] + h * x->stride[1], size, (qz_act_values){qz_f32(scale)[h], 0},
-                          format);
+                qz_values_activation(qz_f32(y) + t * y->stride[0] + h * y->stride[1],
+                                     qz_f32(x) + t * x->stride[0] + h * x->stride[1], size,
+                                     (qz_act_values){qz_f32(scale)[h], 0}, format);
         }
     }
     return QZ_OK;

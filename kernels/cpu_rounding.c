@@ -2,59 +2,10 @@
  * The losses are summed in double, the sums that only serve to find a scale in fp32 lanes. */
 #include "base/parallel.h"
 #include "kernels/cpu_tiles.h"
+#include "kernels/cpu_values.h"
 #include "kernels/cpu_wide.h"
-#include "numeric/codebook.h"
-#include "numeric/floatgrid.h"
-#include "numeric/intgrid.h"
 
 enum { BUFFER = 256, LANES = 16, SUMS = 4 };
-
-QZ_WIDE static void round_value(float *out, const float *w, int64_t count, float scale, int zero, int top, int least)
-{
-    const qz_grid g = {scale, zero, top, least};
-    for (int64_t i = 0; i < count; i++) out[i] = qz_grid_decode(qz_grid_encode(w[i], g, QZ_ROUND_VALUE), g);
-}
-
-QZ_WIDE static void round_sum(float *out, const float *w, int64_t count, float scale, int zero, int top, int least)
-{
-    const qz_grid g = {scale, zero, top, least};
-    for (int64_t i = 0; i < count; i++) out[i] = qz_grid_decode(qz_grid_encode(w[i], g, QZ_ROUND_SUM), g);
-}
-
-QZ_WIDE static void round_e4m3(float *out, const float *w, int64_t count, float scale)
-{
-    for (int64_t i = 0; i < count; i++)
-        out[i] = qz_float_decode(qz_float_encode(w[i], scale, QZ_FORMAT_FP8_E4M3), scale, QZ_FORMAT_FP8_E4M3);
-}
-
-QZ_WIDE static void round_e5m2(float *out, const float *w, int64_t count, float scale)
-{
-    for (int64_t i = 0; i < count; i++)
-        out[i] = qz_float_decode(qz_float_encode(w[i], scale, QZ_FORMAT_FP8_E5M2), scale, QZ_FORMAT_FP8_E5M2);
-}
-
-QZ_WIDE static void round_codebook(float *out, const float *w, int64_t count, float scale, qz_format format)
-{
-    for (int64_t i = 0; i < count; i++)
-        out[i] = qz_codebook_decode(qz_codebook_encode(w[i], scale, format), scale, format);
-}
-
-static void round_run(float *out, const float *w, int64_t count, const qz_qtensor *q, int64_t piece)
-{
-    const qz_scheme *s = &q->scheme;
-    const int bits = qz_format_of(s->format)->bits, zero = q->zeros ? q->zeros[piece] : 1 << (bits - 1);
-    const float scale = q->scales[piece];
-    if (s->format == QZ_FORMAT_FP8_E4M3)
-        round_e4m3(out, w, count, scale);
-    else if (s->format == QZ_FORMAT_FP8_E5M2)
-        round_e5m2(out, w, count, scale);
-    else if (qz_format_of(s->format)->kind == QZ_KIND_CODEBOOK)
-        round_codebook(out, w, count, scale, s->format);
-    else if (s->zero_rule == QZ_ROUND_VALUE)
-        round_value(out, w, count, scale, zero, (1 << bits) - 1, s->narrow);
-    else
-        round_sum(out, w, count, scale, zero, (1 << bits) - 1, s->narrow);
-}
 
 /* Adds to sums[SUMS]. */
 QZ_WIDE static void add_sums(double *sums, const float *w, const float *value, const float *weight, int64_t count)
@@ -94,7 +45,7 @@ static void row_sums(double *sums, const float *w, const float *weight, const qz
         for (int i = 0; i < SUMS; i++) sums[i] = 0;
         for (int64_t at = k; at < end; at += BUFFER) {
             const int64_t count = qz_min(BUFFER, end - at);
-            round_run(value, w + at, count, q, piece);
+            qz_values_run(value, w + at, count, q, piece, q->scales[piece]);
             add_sums(sums, w + at, value, weight + at, count);
         }
     }

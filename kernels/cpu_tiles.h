@@ -23,6 +23,38 @@ static inline int64_t qz_tile_side(int64_t extent, int64_t side, int64_t least, 
     return side;
 }
 
+/* A matrix in tiles. */
+typedef struct qz_tiles {
+    int64_t rows, cols;   /* of a tile */
+    int64_t down, across; /* tiles */
+} qz_tiles;
+
+/* Tiles of (rows, cols), the longer side halved, down to `least`, until there are `wanted`. */
+static inline qz_tiles qz_tiles_of(int64_t height, int64_t width, int64_t rows, int64_t cols, int64_t least,
+                                   int64_t wanted)
+{
+    qz_tiles t = {.rows = rows, .cols = cols};
+    for (;;) {
+        t.down = qz_ceil_div(height, t.rows);
+        t.across = qz_ceil_div(width, t.cols);
+        if (t.down * t.across >= wanted || (t.rows <= least && t.cols <= least)) return t;
+        if (t.cols > t.rows)
+            t.cols /= 2;
+        else
+            t.rows /= 2;
+    }
+}
+
+/* As many tiles, of about one size, whose sides are multiples of 16 (a multiple of the kernels of every core). */
+static inline qz_tiles qz_tiles_even(qz_tiles t, int64_t height, int64_t width)
+{
+    t.rows = qz_ceil_div(qz_ceil_div(height, t.down), 16) * 16;
+    t.cols = qz_ceil_div(qz_ceil_div(width, t.across), 16) * 16;
+    t.down = qz_ceil_div(height, t.rows);
+    t.across = qz_ceil_div(width, t.cols);
+    return t;
+}
+
 /* Pieces of about QZ_PIECE elements: several short rows, or a part of a long one. */
 enum { QZ_PIECE = 16384 };
 

@@ -18,6 +18,7 @@
 
 #include "base/plugin.h"
 #include "base/status.h"
+#include "kernels/triangle.h"
 #include "numeric/packed.h"
 #include "numeric/tensor.h"
 

@@ -206,11 +206,14 @@ qz_status qz_op_histogram(const qz_backend *backend, uint64_t *counts, const qz_
     return backend->histogram(counts, x);
 }
 
-qz_status qz_op_cholesky(const qz_backend *backend, const qz_tensor *a, int64_t *failed)
+qz_status qz_op_cholesky(const qz_backend *backend, const qz_tensor *a, int64_t size, int64_t *failed)
 {
     QZ_CHECK_BEGIN(cholesky)
-    QZ_TRY(qz_check_view(&c, "a", a, QZ_CHECK_TYPE(F64), "K,K"));
-    return backend->cholesky(a, failed);
+    QZ_TRY(qz_check_view(&c, "a", a, QZ_CHECK_TYPE(F64), "P"));
+    if (size < 1 || qz_triangle_count(size) != a->shape[0])
+        return QZ_FAIL(QZ_SHAPE, "cholesky: a has %lld elements, but the triangle of %lld rows has %lld",
+                       (long long)a->shape[0], (long long)size, size < 1 ? 0 : (long long)qz_triangle_count(size));
+    return backend->cholesky(a, size, failed);
 }
 
 qz_status qz_op_unit_solve(const qz_backend *backend, const qz_tensor *x, const qz_tensor *l)

@@ -8,20 +8,20 @@
 #include "numeric/floatgrid.h"
 #include "numeric/intgrid.h"
 
-qz_status qz_ref_cholesky(const qz_tensor *a, int64_t *failed)
+qz_status qz_ref_cholesky(const qz_tensor *a, int64_t size, int64_t *failed)
 {
-    const int64_t size = a->shape[0], stride = a->stride[0];
-    double *data = qz_f64(a);
+    const qz_triangle t = qz_triangle_of(a->data, size);
     *failed = -1;
     for (int64_t j = 0; j < size; j++) {
+        const double *above = qz_triangle_row(t, j);
         for (int64_t i = j; i < size; i++) {
-            double *out = data + i * stride + j;
-            for (int64_t k = 0; k < j; k++) *out -= data[i * stride + k] * data[j * stride + k];
+            double *row = qz_triangle_row(t, i), *out = row + j;
+            for (int64_t k = 0; k < j; k++) *out -= row[k] * above[k];
             if (i == j && !(*out > 0 && isfinite(*out))) {
                 *failed = j;
                 return QZ_OK;
             }
-            *out = i == j ? sqrt(*out) : *out / data[j * stride + j];
+            *out = i == j ? sqrt(*out) : *out / above[j];
         }
     }
     return QZ_OK;

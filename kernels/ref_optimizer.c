@@ -14,10 +14,11 @@ qz_status qz_ref_adamw(const qz_tensor *p, const qz_tensor *m, const qz_tensor *
     return QZ_OK;
 }
 
+/* A NaN stays: moments that are spoiled shall be seen. */
 static float largest(const float *x, int64_t count)
 {
     float max = 0;
-    for (int64_t i = 0; i < count; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+    for (int64_t i = 0; i < count && !isnan(max); i++) max = fabsf(x[i]) <= max ? max : fabsf(x[i]);
     return max;
 }
 

@@ -164,18 +164,25 @@ qz_status qz_ref_fake_quant_grad(const qz_tensor *dw, const qz_tensor *dscales, 
 static place place_activation(float x, qz_act_values v, qz_format format)
 {
     if (!qz_act_is_int(format)) return place_float(x, v.scale, format);
-    const float code = x / v.scale + (float)v.zero;
-    place p = {.v = code - (float)v.zero, .low = -128 - v.zero, .high = 127 - v.zero};
-    p.v = (double)x / v.scale;
-    p.value = qz_rint_small(qz_clamp(code, -128, 127)) - (float)v.zero;
-    p.fits = qz_rint_small(code) >= -128 && qz_rint_small(code) <= 127;
-    return p;
+    const float code = x / v.scale + (float)v.zero, rounded = qz_rint_small(code);
+    return (place){.v = (double)code - v.zero,
+                   .value = qz_rint_small(qz_clamp(code, -128, 127)) - (float)v.zero,
+                   .low = -128 - v.zero,
+                   .high = 127 - v.zero,
+                   .fits = rounded >= -128 && rounded <= 127};
 }
 
-static void set_bit(const qz_tensor *mask, int64_t i, bool on)
+/* The bits of `count` elements that share a scale, the first of them bit `at`. */
+static void fill_bits(uint8_t *mask, int64_t at, const float *x, int64_t count, const qz_act_scheme *s,
+                      const qz_act_values *fixed)
 {
-    uint8_t *byte = (uint8_t *)mask->data + i / 8, bit = (uint8_t)(1u << (i % 8));
-    *byte = on ? *byte | bit : *byte & (uint8_t)~bit;
+    float lo, hi;
+    qz_range_of(&lo, &hi, x, count);
+    const qz_act_values v = s->mode == QZ_ACT_TENSOR ? *fixed : qz_act_values_of(lo, hi, *s);
+    for (int64_t i = 0; i < count; i++) {
+        const place p = place_activation(x[i], v, s->format);
+        if (p.fits) mask[(at + i) / 8] |= (uint8_t)(1u << ((at + i) % 8));
+    }
 }
 
 qz_status qz_ref_fake_quant_activations(const qz_tensor *y, const qz_tensor *mask, const qz_tensor *x,
@@ -183,15 +190,10 @@ qz_status qz_ref_fake_quant_activations(const qz_tensor *y, const qz_tensor *mas
 {
     const int64_t cols = x->shape[1], piece = scheme->mode == QZ_ACT_GROUP ? scheme->group : cols;
     if (mask) memset(mask->data, 0, (size_t)((qz_tensor_count(x) + 7) / 8));
-    for (int64_t i = 0; mask && i < x->shape[0] * cols; i++) {
-        const float *row = qz_f32(x) + i / cols * x->stride[0];
-        const int64_t first = i % cols / piece * piece;
-        qz_act_values v;
-        float lo, hi;
-        qz_range_of(&lo, &hi, row + first, least(piece, cols - first));
-        v = scheme->mode == QZ_ACT_TENSOR ? *values : qz_act_values_of(lo, hi, *scheme);
-        const place p = place_activation(row[i % cols], v, scheme->format);
-        set_bit(mask, i, p.fits);
+    for (int64_t t = 0; mask && t < x->shape[0]; t++) {
+        for (int64_t k = 0; k < cols; k += piece)
+            fill_bits(mask->data, t * cols + k, qz_f32(x) + t * x->stride[0] + k, least(piece, cols - k), scheme,
+                      values);
     }
     return qz_ref_round_activations(y, x, scheme, values);
 }

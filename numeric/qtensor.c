@@ -78,8 +78,19 @@ static double mean_of(const float *x, int64_t count)
     return count ? sum / (double)count : 0;
 }
 
+/* qz_dynamic_encode with its midpoints in a table: mid[r] lies below value r. */
+static uint8_t encode_scale(float x, const float mid[256])
+{
+    int rank = 0;
+    for (int step = 128; step > 0; step /= 2)
+        if (x > mid[rank + step]) rank += step;
+    return (uint8_t)rank;
+}
+
 void qz_qtensor_encode_scales(qz_qtensor *q)
 {
+    float mid[256] = {0};
+    for (int r = 1; r < 256; r++) mid[r] = (qz_dynamic_decode(r - 1) + qz_dynamic_decode(r)) / 2.0f;
     assert(q->scheme.double_quant && q->scale_codes && q->second_scales);
     const int64_t pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     const float offset = q->scale_offset = (float)mean_of(q->scales, pieces);
@@ -92,7 +103,7 @@ void qz_qtensor_encode_scales(qz_qtensor *q)
         }
         q->second_scales[first / QZ_DOUBLE_BLOCK] = second;
         for (int64_t i = first; i < end; i++)
-            q->scale_codes[i] = qz_dynamic_encode(second == 0 ? 0 : (q->scales[i] - offset) / second);
+            q->scale_codes[i] = encode_scale(second == 0 ? 0 : (q->scales[i] - offset) / second, mid);
     }
 }
 

@@ -30,7 +30,7 @@ typedef struct qz_gptq_factor {
 /* The order; `group` counts for QZ_GPTQ_GAR alone. */
 QZ_NODISCARD qz_status qz_gptq_visit(int32_t *visit, const qz_stats *stats, qz_gptq_order order, int64_t group,
                                      qz_arena *scratch);
-/* Bytes that one takes: the FP64 matrix, in which the FP32 factor is kept. */
+/* Bytes that one takes: the lower triangle in FP64, in whose memory the FP32 factor is kept. */
 uint64_t qz_gptq_factor_bytes(int64_t k);
 /* From `shared` if it is there, else made in the shared arena or `arena`. *out is NULL when every rung failed. */
 QZ_NODISCARD qz_status qz_gptq_factor_get(const qz_gptq_factor **out, const qz_solve_args *args, qz_gptq_order order,
@@ -86,6 +86,8 @@ static inline qz_tensor qz_gptq_view(float *data, int64_t rows, int64_t cols, in
     return t;
 }
 
+/* Bytes that one takes at most. */
+uint64_t qz_gptq_strip_bytes(int64_t rows, int64_t panel, int64_t groups, int64_t k);
 QZ_NODISCARD qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *plan, qz_arena *arena);
 /* Codes (and refreshed scales) of the rows [first, first + rows) of the plan's matrix. */
 QZ_NODISCARD qz_status qz_gptq_strip_solve(qz_gptq_strip *s, int64_t first, int64_t rows);

@@ -1,8 +1,8 @@
 /* Gram matrix -> the factor that the solver gptq works with, once for all linears of an input.
  *
  * With rows and columns reversed a lower Cholesky factor becomes the upper one of H = R R^T, so one factorization is
- * enough (Frantar et al. 2022 take three steps: factor, inverse, factor of the inverse). It is computed in FP64 and
- * kept in FP32 in the same memory, 8 K^2 bytes.
+ * enough (Frantar et al. 2022 take three steps: factor, inverse, factor of the inverse). It is computed in FP64, the
+ * lower triangle alone, and kept as a whole FP32 matrix in the same memory: little more than 4 K^2 bytes.
  *
  * Damping: a rung of the ladder times the mean of diag(G) over the channels that fired is added to their diagonal; the
  * next rung is taken when a pivot is not positive. A channel that never fired has a 1 there and nothing beside it: no
@@ -34,14 +34,14 @@ static double live_mean(const qz_stats *s, int64_t *dead)
 }
 
 /* The lower triangle of H with rows and columns reversed. */
-static void reversed(double *h, const qz_gptq_factor *f)
+static void reversed(qz_triangle h, const qz_gptq_factor *f)
 {
-    const int64_t k = f->stats->k;
+    const int64_t k = h.size;
     QZ_PARALLEL_FOR
     for (int64_t i0 = 0; i0 < k; i0 += BLOCK)
         for (int64_t i = i0; i < i0 + BLOCK && i < k; i++) {
             const float *row = f->stats->gram + f->visit[k - 1 - i] * k;
-            double *out = h + i * k;
+            double *out = qz_triangle_row(h, i);
             const double own = row[f->visit[k - 1 - i]];
             for (int64_t j = 0; j < i; j++) out[j] = row[f->visit[k - 1 - j]];
             out[i] = own > 0 ? own + f->added : 1;
@@ -50,38 +50,53 @@ static void reversed(double *h, const qz_gptq_factor *f)
 
 /* The factor stands reversed, R_jk at (K-1-j, K-1-k), so l lies mirrored at the other diagonal. Places change in pairs,
  * here those whose upper one is in a tile of rows. */
-static void turn_rows(double *h, const double *own, int64_t size, int64_t first)
+static void turn_rows(double *const *row, const double *own, int64_t size, int64_t first)
 {
     const int64_t last = size - 1;
     for (int64_t j0 = 0; j0 < size; j0 += BLOCK)
         for (int64_t k = first; k < first + BLOCK && k < size; k++)
             for (int64_t j = j0; j < j0 + BLOCK && j <= k && j + k <= last; j++) {
-                double *here = h + k * size + j, *there = h + (last - j) * size + last - k;
+                double *here = row[k] + j, *there = row[last - j] + last - k;
                 const double value = *here;
                 *here = *there / own[k];
                 if (here != there) *there = value / own[last - j];
             }
 }
 
-/* The lower triangle of `h` as fp32 with zeros above, in the same memory: a row moves to where others have gone. */
-static void squeeze(float *l, const double *h, int64_t size)
+/* The triangle as fp32 in the first half of its memory, row after row to where others have gone. */
+static void narrow(qz_triangle h)
 {
-    for (int64_t k = 0; k < size; k++) {
-        for (int64_t j = 0; j < k; j++) l[k * size + j] = (float)h[k * size + j];
-        l[k * size + k] = 1;
-        memset(l + k * size + k + 1, 0, (size_t)(size - k - 1) * sizeof *l);
+    float *out = (float *)h.data;
+    for (int64_t k = 0; k < h.size; k++) {
+        const int64_t at = qz_triangle_offset(h, k);
+        for (int64_t j = 0; j < k; j++) out[at + j] = (float)h.data[at + j];
+    }
+}
+
+/* Then as a whole matrix, zeros above the diagonal: no row of the triangle begins behind where it goes, so the last
+ * goes first. */
+static void spread(qz_triangle h)
+{
+    float *l = (float *)h.data;
+    for (int64_t k = h.size; k-- > 0;) {
+        float *out = l + k * h.size;
+        memmove(out, l + qz_triangle_offset(h, k), (size_t)k * sizeof *l);
+        out[k] = 1;
+        memset(out + k + 1, 0, (size_t)(h.size - k - 1) * sizeof *l);
     }
 }
 
 /* l_kj = R_jk / R_kk in the memory of the factor; R_kk^2. */
-static void keep(qz_gptq_factor *f, double *h)
+static void keep(qz_gptq_factor *f, qz_triangle h, double **row)
 {
-    const int64_t size = f->stats->k, last = size - 1;
-    for (int64_t k = 0; k < size; k++) f->weight[k] = h[(last - k) * (size + 1)];
+    const int64_t size = h.size, last = size - 1;
+    for (int64_t k = 0; k < size; k++) row[k] = qz_triangle_row(h, k);
+    for (int64_t k = 0; k < size; k++) f->weight[k] = row[last - k][last - k];
     QZ_PARALLEL_FOR
-    for (int64_t k = 0; k < size; k += BLOCK) turn_rows(h, f->weight, size, k);
-    f->l = (float *)h;
-    squeeze(f->l, h, size);
+    for (int64_t k = 0; k < size; k += BLOCK) turn_rows(row, f->weight, size, k);
+    narrow(h);
+    spread(h);
+    f->l = (float *)h.data;
     for (int64_t k = 0; k < size; k++) {
         const bool fired = f->stats->gram[f->visit[k] * (size + 1)] > 0;
         f->weight[k] = fired ? f->weight[k] * f->weight[k] : 0;
@@ -101,10 +116,9 @@ static qz_status check_finite(const qz_backend *backend, const qz_stats *s)
 }
 
 /* *done: a rung was good. */
-static qz_status factorize(bool *done, qz_gptq_factor *f, const qz_backend *backend, double *h)
+static qz_status factorize(bool *done, qz_gptq_factor *f, const qz_backend *backend, qz_triangle h, double **row)
 {
-    const int64_t k = f->stats->k;
-    const qz_tensor view = qz_tensor_2d(h, QZ_F64, k, k);
+    const qz_tensor view = qz_tensor_1d(h.data, QZ_F64, qz_triangle_count(h.size));
     const double mean = live_mean(f->stats, &f->dead);
     *done = false;
     for (int i = 0; i < RUNGS && !*done; i++) {
@@ -112,16 +126,16 @@ static qz_status factorize(bool *done, qz_gptq_factor *f, const qz_backend *back
         f->damping = ladder[i];
         f->added = ladder[i] * mean;
         reversed(h, f);
-        QZ_TRY(qz_op_cholesky(backend, &view, &failed));
+        QZ_TRY(qz_op_cholesky(backend, &view, h.size, &failed));
         *done = failed < 0;
     }
-    if (*done) keep(f, h);
+    if (*done) keep(f, h, row);
     return QZ_OK;
 }
 
 static qz_status make(qz_gptq_factor **out, const qz_gptq_factor *key, const qz_backend *backend, qz_arena *arena)
 {
-    const size_t k = (size_t)key->stats->k, all = k * k;
+    const size_t k = (size_t)key->stats->k;
     bool done;
     qz_gptq_factor *f = *out = qz_arena_array(arena, qz_gptq_factor, 1);
     if (!f) return qz_arena_failed(arena);
@@ -133,9 +147,10 @@ static qz_status make(qz_gptq_factor **out, const qz_gptq_factor *key, const qz_
     QZ_TRY(check_finite(backend, f->stats));
     QZ_TRY(qz_gptq_visit(f->visit, f->stats, f->order, f->group, arena));
     const qz_arena_mark mark = qz_arena_save(arena);
-    double *h = qz_arena_array(arena, double, all);
-    if (!h) return qz_arena_failed(arena);
-    QZ_TRY(factorize(&done, f, backend, h));
+    double *h = qz_arena_array(arena, double, (size_t)qz_triangle_count(f->stats->k));
+    double **row = qz_arena_array(arena, double *, k);
+    if (!h || !row) return qz_arena_failed(arena);
+    QZ_TRY(factorize(&done, f, backend, qz_triangle_of(h, f->stats->k), row));
     if (done) return QZ_OK;
     qz_arena_restore(arena, mark);
     *out = NULL;
@@ -166,5 +181,6 @@ uint64_t qz_gptq_factor_bytes(int64_t k)
 {
     enum { PADDING = 512 };
     const uint64_t n = (uint64_t)k;
-    return n * n * sizeof(double) + n * (sizeof(int32_t) + sizeof(double) + sizeof(float)) + PADDING;
+    return (uint64_t)qz_triangle_count(k) * sizeof(double) +
+           n * (sizeof(int32_t) + sizeof(double) + sizeof(float) + sizeof(double *)) + PADDING;
 }

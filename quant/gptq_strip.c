@@ -153,6 +153,14 @@ qz_status qz_gptq_strip_solve(qz_gptq_strip *s, int64_t first, int64_t rows)
     return p->compare ? qz_gptq_strip_compare(s) : QZ_OK;
 }
 
+uint64_t qz_gptq_strip_bytes(int64_t rows, int64_t panel, int64_t groups, int64_t k)
+{
+    enum { ALLOCATIONS = 15, PADDING = 64 };
+    const uint64_t floats = (uint64_t)(rows * (2 * k + 3 * panel) + k + panel + groups * rows);
+    const uint64_t bytes = (uint64_t)(groups * rows + QZ_ROUND_COLUMNS * rows), wide = (uint64_t)(5 * rows);
+    return floats * sizeof(float) + bytes + wide * sizeof(double) + ALLOCATIONS * PADDING;
+}
+
 qz_status qz_gptq_strip_new(qz_gptq_strip *s, const qz_gptq_plan *p, qz_arena *arena)
 {
     const size_t k = (size_t)p->out->cols, rows = (size_t)p->rows, panel = rows * (size_t)p->panel, whole = rows * k;

@@ -1,7 +1,8 @@
 /* The range mse with errors weighted channel by channel, loss = sum_k weight_k e_k^2: for pieces that span rows (a
  * whole error matrix does not fit the Gram form; weight = diag(G)), and where the statistics give a diagonal. All
  * pieces take a shrink, or a round of scale and codes, together: one pass over the matrix. Sums are made for each run
- * of a row that lies in one piece, and added up by piece in the order of the matrix. */
+ * of a row that lies in one piece, and added up by piece in the order of the matrix; where every piece is one run, they
+ * are the pieces' own. */
 #include <math.h>
 #include <string.h>
 
@@ -32,9 +33,9 @@ typedef struct search {
     int64_t pieces;
     int64_t most;  /* runs of a row at most */
     fixed *run;    /* (N, most) */
-    fixed *piece;  /* (pieces) */
+    fixed *piece;  /* (pieces), perhaps those of runs */
     double *sums;  /* (N, most, SUMS) of runs */
-    double *total; /* (pieces, SUMS) */
+    double *total; /* (pieces, SUMS), perhaps those of runs */
     kept best;     /* what lost least */
     kept start;    /* what would lose least with the best scale for its codes */
 } search;
@@ -72,6 +73,7 @@ static void look(search *s)
 {
     QZ_PARALLEL_FOR_STATIC
     for (int64_t n = 0; n < s->q->rows; n++) look_at_row(s, n);
+    if (s->piece == s->run) return;
     memset(s->piece, 0, (size_t)s->pieces * sizeof *s->piece);
     for (int64_t n = 0; n < s->q->rows; n++) {
         const fixed *r = s->run + n * s->most;
@@ -99,10 +101,25 @@ static void use(const kept *k, const search *s)
 /* A refit of the scale takes (sum d v e)^2 / sum d v^2 off the loss, with e = v - w. */
 static void keep_better(search *s)
 {
+    QZ_PARALLEL_FOR_STATIC
     for (int64_t i = 0; i < s->pieces; i++) {
         const double *t = s->total + i * SUMS, ve = t[1] - t[2];
         keep(&s->best, s, i, t[0]);
         keep(&s->start, s, i, t[1] > 0 ? t[0] - ve * ve / t[1] : t[0]);
+    }
+}
+
+static void add_up(search *s)
+{
+    const qz_qtensor *q = s->q;
+    if (s->total == s->sums) return;
+    memset(s->total, 0, (size_t)(s->pieces * SUMS) * sizeof *s->total);
+    for (int64_t n = 0; n < q->rows; n++) {
+        const double *from = s->sums + n * s->most * SUMS;
+        for (int64_t k = 0, piece; k < q->cols; from += SUMS) {
+            k = qz_scheme_run(&piece, &q->scheme, q->cols, n, k);
+            for (int i = 0; i < SUMS; i++) s->total[piece * SUMS + i] += from[i];
+        }
     }
 }
 
@@ -113,20 +130,14 @@ static qz_status judge(search *s)
     const qz_tensor sums = qz_tensor_2d(s->sums, QZ_F64, q->rows, s->most * SUMS);
     const qz_tensor importance = qz_tensor_1d(s->importance, QZ_F32, q->cols);
     QZ_TRY(qz_op_rounding_sums(s->backend, &sums, s->weight, &importance, q));
-    memset(s->total, 0, (size_t)(s->pieces * SUMS) * sizeof *s->total);
-    for (int64_t n = 0; n < q->rows; n++) {
-        const double *from = s->sums + n * s->most * SUMS;
-        for (int64_t k = 0, piece; k < q->cols; from += SUMS) {
-            k = qz_scheme_run(&piece, &q->scheme, q->cols, n, k);
-            for (int i = 0; i < SUMS; i++) s->total[piece * SUMS + i] += from[i];
-        }
-    }
+    add_up(s);
     keep_better(s);
     return QZ_OK;
 }
 
 static void refit(search *s)
 {
+    QZ_PARALLEL_FOR_STATIC
     for (int64_t i = 0; i < s->pieces; i++) {
         const double *t = s->total + i * SUMS, scale = (double)s->q->scales[i];
         const qz_mse_sums sums = {.tt = t[1] / (scale * scale),
@@ -138,12 +149,18 @@ static void refit(search *s)
     }
 }
 
+static void shrink(search *s, int step)
+{
+    QZ_PARALLEL_FOR_STATIC
+    for (int64_t i = 0; i < s->pieces; i++) qz_mse_shrunk(s->q, i, s->o, s->piece[i].lo, s->piece[i].hi, step);
+}
+
 static qz_status run_search(search *s)
 {
     look(s);
     for (int64_t i = 0; i < s->pieces; i++) s->best.loss[i] = s->start.loss[i] = INFINITY;
     for (int step = 0; step < s->o->steps; step++) {
-        for (int64_t i = 0; i < s->pieces; i++) qz_mse_shrunk(s->q, i, s->o, s->piece[i].lo, s->piece[i].hi, step);
+        shrink(s, step);
         QZ_TRY(judge(s));
     }
     use(&s->start, s);
@@ -175,11 +192,12 @@ static qz_status search_new(search *s, qz_arena *arena)
     s->pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     s->most = most_runs(&q->scheme, q->cols);
     const size_t pieces = (size_t)s->pieces, runs = (size_t)(q->rows * s->most);
+    const bool alone = q->scheme.piece_rows == 1 && !q->scheme.flat; /* pieces and runs are numbered alike */
     s->importance = qz_arena_array(arena, float, (size_t)q->cols);
     s->run = qz_arena_array(arena, fixed, runs);
-    s->piece = qz_arena_array(arena, fixed, pieces);
     s->sums = qz_arena_array(arena, double, SUMS *runs);
-    s->total = qz_arena_array(arena, double, SUMS *pieces);
+    s->piece = alone ? s->run : qz_arena_array(arena, fixed, pieces);
+    s->total = alone ? s->sums : qz_arena_array(arena, double, SUMS *pieces);
     QZ_TRY(kept_new(&s->best, pieces, arena));
     QZ_TRY(kept_new(&s->start, pieces, arena));
     const bool whole = s->importance && s->run && s->piece && s->sums && s->total;

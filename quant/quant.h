@@ -75,6 +75,8 @@ typedef struct qz_solver {
     /* The codes and scales come from `arena`, workspace too; `info` is filled in. */
     qz_status (*solve)(qz_qtensor *out, qz_solve_info *info, const qz_solve_args *args, qz_arena *arena);
     uint64_t (*factor_bytes)(int64_t k); /* at most, of what it makes once for an input of K channels; NULL: nothing */
+    uint64_t (*work_bytes)(const qz_scheme *scheme,
+                           int64_t k); /* at most, of a thread's workspace; NULL: next to none */
 } qz_solver;
 
 /* Scales and zeros of `q` (allocated): the given ones, or those that the range chooses for `weight`. */

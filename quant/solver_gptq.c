@@ -36,12 +36,18 @@ static qz_gptq_order order_of(const qz_solve_args *a)
     return (qz_gptq_order)i;
 }
 
-/* Columns that share a scale within a row, and what cannot be. */
+/* Columns that share a scale within a row. */
+static int64_t columns_of(const qz_scheme *s, int64_t k)
+{
+    return s->flat ? s->flat : s->piece_cols && s->piece_cols < k ? s->piece_cols : k;
+}
+
+/* The same, and what cannot be. */
 static qz_status group_width(int64_t *width, const qz_solve_args *a, qz_gptq_order order)
 {
     const qz_scheme *s = &a->scheme;
     const int64_t k = a->weight.shape[1];
-    *width = s->flat ? s->flat : s->piece_cols && s->piece_cols < k ? s->piece_cols : k;
+    *width = columns_of(s, k);
     if (s->flat && k % s->flat != 0)
         return QZ_FAIL(QZ_UNSUPPORTED, "solver gptq: rows of %lld weights are not whole runs of %lld; use rtn",
                        (long long)k, (long long)s->flat);
@@ -217,10 +223,18 @@ static qz_status solve(qz_qtensor *out, qz_solve_info *info, const qz_solve_args
     return QZ_OK;
 }
 
+/* Of a strip, with the widest panel that any order has. */
+static uint64_t work_bytes(const qz_scheme *s, int64_t k)
+{
+    const int64_t width = columns_of(s, k), panel = width < k && width > PANEL ? width : PANEL;
+    return qz_gptq_strip_bytes(ROWS, panel, (k + width - 1) / width, k);
+}
+
 const qz_solver qz_solver_gptq = {
     .plugin = {"gptq", "rounds column by column and makes good what each breaks in those that follow",
                "Frantar et al. 2022", options},
     .needs = QZ_NEED_GRAM,
     .solve = solve,
     .factor_bytes = qz_gptq_factor_bytes,
+    .work_bytes = work_bytes,
 };

@@ -117,7 +117,7 @@ qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch, uint64_t num
 {
     const int64_t targets = count_targets(batch);
     qz_head_sums total = {0};
-    QZ_TRY(qz_student_begin_step(s->student));
+    QZ_TRY(qz_student_begin_step(s->student, true));
     QZ_TRY(run_parts(s, batch, number, targets, &total));
     QZ_TRY(qz_student_end_step(s->student));
     loss->targets = targets;
@@ -147,7 +147,7 @@ qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_lo
 {
     const int64_t targets = count_targets(batch);
     double total = 0;
-    QZ_TRY(qz_student_begin_step(s->student));
+    QZ_TRY(qz_student_begin_step(s->student, false));
     qz_tape_record(s->tape, false);
     qz_status status = judge_parts(s, batch, &total);
     qz_tape_record(s->tape, true);

@@ -127,10 +127,16 @@ static qz_status give_plain(void *context, qz_tape *t, const char *name, qz_var 
 qz_status qz_student_forward(qz_student *s, qz_tape *t, qz_tape_batch batch, uint64_t number, qz_var **hidden,
                              qz_var **head, qz_arena *arena)
 {
-    const qz_tape_weights weights = {
-        .context = s, .linear = give_linear, .plain = give_plain, .recompute = s->rule.recompute};
+    const qz_tape_weights weights = {.context = s,
+                                     .linear = give_linear,
+                                     .plain = give_plain,
+                                     .recompute = s->rule.recompute,
+                                     .point = s->input ? qz_student_point : NULL};
     s->number = number;
-    return qz_model_tape_forward(s->m, t, &weights, batch, hidden, head, arena);
+    s->observing = s->learning;
+    qz_status status = qz_model_tape_forward(s->m, t, &weights, batch, hidden, head, arena);
+    s->observing = false;
+    return status;
 }
 
 /* ---- steps ---- */
@@ -155,9 +161,10 @@ static qz_status round_linear(qz_student *s, int i)
     return qz_var_gradient(s->outer, step->rounded, &step->grad);
 }
 
-qz_status qz_student_begin_step(qz_student *s)
+qz_status qz_student_begin_step(qz_student *s, bool learning)
 {
     qz_tape_reset(s->outer);
+    s->learning = learning;
     for (int i = 0; i < s->linears; i++) {
         s->step[i] = (qz_student_step){0};
         if (s->round && s->linear[i].rounded && !s->linear[i].base) QZ_TRY(round_linear(s, i));
@@ -168,6 +175,7 @@ qz_status qz_student_begin_step(qz_student *s)
 qz_status qz_student_end_step(qz_student *s)
 {
     QZ_TRY(qz_tape_backward(s->outer));
+    qz_student_points_end(s);
     for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
     return QZ_OK;
 }
@@ -223,7 +231,7 @@ const qz_model *qz_student_model(const qz_student *s)
 
 uint64_t qz_student_bytes(const qz_student *s)
 {
-    return s->bytes;
+    return s->bytes + qz_tape_peak(s->outer);
 }
 
 void qz_student_round(qz_student *s, bool on)

@@ -15,10 +15,11 @@
 
 /* How weights are rounded. */
 typedef struct qz_student_rounding {
-    bool fit;             /* scales from the extremes of each piece, anew in every step */
-    bool learn_scales;    /* LSQ: scales are parameters */
-    bool learn_offsets;   /* LSQ+: zero points of asymmetric schemes too */
-    bool start_from_grid; /* scales start from those that the model's folder is quantized with */
+    bool fit;               /* scales from the extremes of each piece, anew in every step */
+    bool learn_scales;      /* LSQ: scales are parameters */
+    bool learn_offsets;     /* LSQ+: zero points of asymmetric schemes too */
+    bool learn_activations; /* static scales of inputs are parameters; else moving averages of the extremes */
+    bool start_from_grid;   /* scales start from those that the model's folder is quantized with */
     qz_ste rule;
 } qz_student_rounding;
 
@@ -52,14 +53,15 @@ QZ_NODISCARD qz_status qz_student_new(qz_student **out, const qz_model *m, const
 void qz_student_free(qz_student *s);
 qz_parameters *qz_student_parameters(qz_student *s);
 const qz_model *qz_student_model(const qz_student *s);
-/* Bytes that it holds: parameters with their gradients, and frozen weights. */
+/* Bytes that it holds: parameters with their gradients, frozen weights, and what steps rounded so far. */
 uint64_t qz_student_bytes(const qz_student *s);
 
 /* Rounding is on or off (a delayed start); on to begin with. */
 void qz_student_round(qz_student *s, bool on);
 
-/* Rounds the trained weights, for all micro-batches of a step. */
-QZ_NODISCARD qz_status qz_student_begin_step(qz_student *s);
+/* Rounds the trained weights, for all micro-batches of a step. `learning`: averages go on with the batches of this
+ * step; else it is an evaluation, and nothing that the student remembers changes. */
+QZ_NODISCARD qz_status qz_student_begin_step(qz_student *s, bool learning);
 /* No drop-out. */
 #define QZ_STUDENT_JUDGED UINT64_MAX
 /* A forward pass on `t`; `number` tells the drop-outs of one micro-batch from those of every other, or is
@@ -91,5 +93,9 @@ const qz_student_linear *qz_student_linear_at(const qz_student *s, int i);
 QZ_NODISCARD qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_tensor *out);
 /* Codes, scales and zeros that training sees for that weight, bit for bit; the linear must be rounded. */
 QZ_NODISCARD qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena);
+/* What the input of that linear is rounded with; zeros where that is not static. */
+QZ_NODISCARD qz_status qz_student_activation(const qz_student *s, int i, qz_act_values *out);
+/* Scales of a layer's cache, (kv_heads) each, all equal unless they are per head. */
+QZ_NODISCARD qz_status qz_student_kv(const qz_student *s, int layer, float *key, float *value);
 
 #endif

@@ -19,9 +19,8 @@ static qz_status failed(const qz_student *s, const void *p)
     return p || s->rule.dry ? QZ_OK : qz_arena_failed(s->arena);
 }
 
-/* A parameter with its gradient: the values are the caller's to fill in. */
-static qz_status add_parameter(qz_student *s, qz_parameter **out, const char *name, qz_parameter_group group,
-                               const qz_tensor *like)
+qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name, qz_parameter_group group,
+                                   const qz_tensor *like)
 {
     QZ_TRY(qz_parameters_add(&s->parameters, name, group, like, s->arena));
     s->bytes += 2 * (uint64_t)qz_tensor_count(like) * sizeof(float);
@@ -56,7 +55,8 @@ static qz_status add_plain(qz_student *s, const char *name)
     p->value.dtype = QZ_F32;
     if (s->rule.train_weights) {
         qz_parameter *q;
-        QZ_TRY(add_parameter(s, &q, name, stored->view.ndim > 1 ? QZ_PARAMETER_MATRIX : QZ_PARAMETER_NORM, &p->value));
+        QZ_TRY(qz_student_add_parameter(s, &q, name, stored->view.ndim > 1 ? QZ_PARAMETER_MATRIX : QZ_PARAMETER_NORM,
+                                        &p->value));
         *p = *q;
     } else {
         p->value.data = numbers(s, qz_tensor_count(&p->value));
@@ -97,13 +97,13 @@ static qz_status add_trained(qz_student *s, qz_student_linear *l, const qz_linea
     char name[512];
     qz_parameter *p;
     snprintf(name, sizeof name, "%s.weight", l->module);
-    QZ_TRY(add_parameter(s, &p, name, QZ_PARAMETER_MATRIX, &from->weight));
+    QZ_TRY(qz_student_add_parameter(s, &p, name, QZ_PARAMETER_MATRIX, &from->weight));
     l->weight = p->value;
     l->grad = p->grad;
     if (!s->rule.dry) start_trained(s, l, from);
     if (!l->bias.shape[0]) return QZ_OK;
     snprintf(name, sizeof name, "%s.bias", l->module);
-    QZ_TRY(add_parameter(s, &p, name, QZ_PARAMETER_NORM, &l->bias));
+    QZ_TRY(qz_student_add_parameter(s, &p, name, QZ_PARAMETER_NORM, &l->bias));
     l->bias = p->value;
     l->bias_grad = p->grad;
     return QZ_OK;
@@ -199,7 +199,7 @@ static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *wh
     char name[512];
     const qz_tensor like = qz_tensor_1d(NULL, QZ_F32, qz_scheme_pieces(&l->q.scheme, l->n, l->k));
     snprintf(name, sizeof name, "%s.%s", l->module, what);
-    return add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
+    return qz_student_add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
 }
 
 static void start_learned(qz_student_linear *l)
@@ -267,9 +267,9 @@ static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
                        l->module, (long long)how->rank, (long long)l->n, (long long)l->k);
     const qz_tensor a = qz_tensor_2d(NULL, QZ_F32, how->rank, l->k), b = qz_tensor_2d(NULL, QZ_F32, l->n, how->rank);
     snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", l->module);
-    QZ_TRY(add_parameter(s, &l->a, name, QZ_PARAMETER_ADAPTER, &a));
+    QZ_TRY(qz_student_add_parameter(s, &l->a, name, QZ_PARAMETER_ADAPTER, &a));
     snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", l->module);
-    QZ_TRY(add_parameter(s, &l->b, name, QZ_PARAMETER_ADAPTER, &b));
+    QZ_TRY(qz_student_add_parameter(s, &l->b, name, QZ_PARAMETER_ADAPTER, &b));
     if (!s->rule.dry) start_adapter(s, l, index);
     return QZ_OK;
 }
@@ -389,7 +389,7 @@ static qz_status make_room(qz_student *s)
     s->window = qz_arena_calloc(s->arena, linears * QZ_ROLES * sizeof *s->window);
     s->grid = qz_arena_calloc(s->arena, linears * QZ_ROLES * sizeof *s->grid);
     if (!s->first || !s->linear || !s->step || !s->window || !s->grid) return qz_arena_failed(s->arena);
-    enum { OF_A_LINEAR = 6, OF_A_LAYER = 8, ELSEWHERE = 8 };
+    enum { OF_A_LINEAR = 7, OF_A_LAYER = 8, ELSEWHERE = 8 };
     return qz_parameters_new(&s->parameters, (int)(linears * OF_A_LINEAR) + (int)layers * OF_A_LAYER + ELSEWHERE,
                              s->rule.dry, s->arena);
 }
@@ -416,6 +416,7 @@ static qz_status build(qz_student *s)
     qz_status status = add_layers(s, scratch);
     qz_arena_free(scratch);
     QZ_TRY(status);
+    QZ_TRY(qz_student_add_points(s));
     return no_target(s);
 }
 

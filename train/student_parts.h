@@ -10,6 +10,21 @@ typedef struct qz_student_step {
     qz_tensor grad;
 } qz_student_step;
 
+/* Extremes of a static input, and what its scale started with; a row of the state file. */
+typedef struct qz_student_range {
+    float low, high;     /* averages; NaN: nothing was seen */
+    float zero, started; /* of a learned scale: its zero point, and 1 once it has begun */
+} qz_student_range;
+
+/* One input of a layer's linears. */
+typedef struct qz_student_input {
+    qz_act_scheme scheme; /* mode NONE: it stays as it is */
+    const char *module;   /* the first linear that reads it */
+    qz_student_range *range;
+    qz_parameter *scale; /* NULL: not learned */
+    double scale_grad;   /* of the step under way */
+} qz_student_input;
+
 struct qz_student {
     const qz_model *m;
     qz_student_rule rule;
@@ -27,6 +42,14 @@ struct qz_student {
     int plains;
     uint64_t bytes;
     bool round;
+    /* what is rounded between the weights: student_points.c; NULL: nothing */
+    int inputs;              /* of a layer, at most */
+    qz_student_input *input; /* [layers * inputs] */
+    qz_student_range *range; /* [layers * inputs] */
+    float *cache;            /* [layers * 2 * kv_heads] averages of the largest magnitudes; NULL: it is not rounded */
+    float *cache_scale;      /* [kv_heads] */
+    bool learning;           /* the step under way is one of training */
+    bool observing;          /* ... and this is its forward pass, for the first time */
     /* of the forward pass under way */
     uint64_t number;
     qz_role role;
@@ -35,7 +58,18 @@ struct qz_student {
 /* Scales and zeros without codes. */
 QZ_NODISCARD qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n,
                                              int64_t k);
+/* A parameter with its gradient: the values are the caller's to fill in. */
+QZ_NODISCARD qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name,
+                                                qz_parameter_group group, const qz_tensor *like);
 /* weight += factor B A */
 QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight);
+
+/* ---- student_points.c ---- */
+
+QZ_NODISCARD qz_status qz_student_add_points(qz_student *s);
+/* qz_tape_weights.point, whose context is the student. */
+QZ_NODISCARD qz_status qz_student_point(void *context, qz_tape *t, int layer, int input, qz_point point, qz_var **x);
+/* Gradients of learned scales, summed up over the micro-batches. */
+void qz_student_points_end(qz_student *s);
 
 #endif

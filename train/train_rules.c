@@ -46,6 +46,7 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
                                      .dry = dry};
     out->student.rounding = (qz_student_rounding){.fit = q->scales == QZ_TRAIN_DYNAMIC,
                                                   .learn_scales = q->wanted && q->scales == QZ_TRAIN_LEARNED,
+                                                  .learn_activations = q->learned_activations,
                                                   .learn_offsets = q->method == QZ_TRAIN_LSQ_PLUS,
                                                   .start_from_grid = how->init != NULL,
                                                   .rule = rule_of(q)};

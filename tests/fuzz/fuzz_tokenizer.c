@@ -25,6 +25,19 @@ static void check_prefix(const qz_tokenizer *t, const char *text, size_t size, c
     expect(some.count == 0 || !memcmp(some.id, all->id, some.count * sizeof *some.id));
 }
 
+/* An encoder that has seen other text, and the same, gives the same ids. */
+static void check_again(const qz_tokenizer *t, const char *text, size_t size, const qz_ids *all)
+{
+    qz_encoder e;
+    if (qz_encoder_open(&e, t, size) != QZ_OK) return;
+    for (int i = 0; i < 3; i++) {
+        bool part = i == 0;
+        if (qz_encoder_run(&e, text, part ? size / 2 : size, SIZE_MAX) != QZ_OK || part) continue;
+        expect(e.count == all->count && (e.count == 0 || !memcmp(e.ids, all->id, e.count * sizeof *e.ids)));
+    }
+    qz_encoder_close(&e);
+}
+
 static void check_text(const qz_tokenizer *t, const char *text, size_t size, qz_arena *arena)
 {
     qz_ids ids;
@@ -34,6 +47,7 @@ static void check_text(const qz_tokenizer *t, const char *text, size_t size, qz_
     for (size_t i = 0; i < ids.count; i++)
         expect(ids.id[i] >= 0 && ids.id[i] < qz_tokenizer_size(t) && t->token[ids.id[i]].text != NULL);
     check_prefix(t, text, size, &ids, arena);
+    check_again(t, text, size, &ids);
     if (qz_tokenizer_decode(t, ids.id, ids.count, true, &decoded, &decoded_size, arena) != QZ_OK) return;
     expect(qz_utf8_check(decoded, decoded_size) == decoded_size && decoded[decoded_size] == '\0');
 }

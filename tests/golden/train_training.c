@@ -184,8 +184,12 @@ Test(training, divergence)
 
 /* ---- rounded weights ---- */
 
+/* int8 for each token, as compressed-tensors has it. */
+static const qz_act_scheme per_token = {
+    .mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127.5f};
+
 /* Every linear of the layers in int4, groups of 32, symmetric. */
-static qz_export_plan plan_of(const fixture *f)
+static qz_export_plan plan_of(const fixture *f, const qz_act_scheme *activation)
 {
     const int layers = (int)qz_model_config_of(f->model)->layers;
     qz_export_linear *list = qz_arena_calloc(f->arena, 64 * sizeof *list);
@@ -198,6 +202,7 @@ static qz_export_plan plan_of(const fixture *f)
                                                       .k = p->k,
                                                       .quantized = true,
                                                       .layer = i,
+                                                      .activation = activation ? *activation : (qz_act_scheme){0},
                                                       .scheme = {.format = QZ_FORMAT_INT4,
                                                                  .piece_rows = 1,
                                                                  .piece_cols = 32,
@@ -208,28 +213,44 @@ static qz_export_plan plan_of(const fixture *f)
     return plan;
 }
 
-static void rounded(const char *file, qz_ste rule)
+typedef struct rounded_case {
+    const char *file;
+    qz_ste rule;
+    const qz_act_scheme *activation;
+    double loss, gradient;
+} rounded_case;
+
+static void rounded(const rounded_case *c, bool recompute)
 {
     fixture f = fixture_new();
-    const qz_export_plan plan = plan_of(&f);
-    open_expected(&f, file);
+    const qz_export_plan plan = plan_of(&f, c->activation);
+    open_expected(&f, c->file);
     take_batch(&f, f.expected, 0);
-    start(&f, &(qz_student_rule){.train_weights = true, .plan = &plan, .rounding = {.fit = true, .rule = rule}},
+    start(&f,
+          &(qz_student_rule){
+              .train_weights = true, .plan = &plan, .rounding = {.fit = true, .rule = c->rule}, .recompute = recompute},
           &cross_entropy);
     run(&f, 0);
-    same_loss(&f, f.loss.loss, TOL_TRAIN_LOSS);
-    same_gradients(&f, TOL_TRAIN_GRADIENT);
+    same_loss(&f, f.loss.loss, c->loss);
+    same_gradients(&f, c->gradient);
     fixture_free(&f);
 }
 
 Test(training, rounded_weights_pass)
 {
-    rounded("qat_w4_identity", QZ_STE_PASS);
+    rounded(&(rounded_case){"qat_w4_identity", QZ_STE_PASS, NULL, TOL_TRAIN_LOSS, TOL_TRAIN_GRADIENT}, false);
 }
 
 Test(training, rounded_weights_clip)
 {
-    rounded("qat_w4_clipped", QZ_STE_CLIP);
+    rounded(&(rounded_case){"qat_w4_clipped", QZ_STE_CLIP, NULL, TOL_TRAIN_LOSS, TOL_TRAIN_GRADIENT}, false);
+}
+
+Test(training, rounded_weights_and_inputs)
+{
+    const rounded_case c = {"qat_w4a8", QZ_STE_PASS, &per_token, TOL_TRAIN_CODES_LOSS, TOL_TRAIN_CODES_GRADIENT};
+    rounded(&c, false);
+    rounded(&c, true);
 }
 
 /* ---- adapters ---- */

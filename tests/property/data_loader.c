@@ -14,7 +14,7 @@ static void check_order(int64_t count, uint64_t seed, int64_t epoch)
 {
     static uint8_t seen[1 << 20];
     qz_order o;
-    memset(seen, 0, sizeof seen);
+    memset(seen, 0, (size_t)count);
     qz_order_make(&o, count, seed, epoch);
     for (int64_t i = 0; i < count; i++) {
         int64_t at = qz_order_at(&o, i);
@@ -331,7 +331,7 @@ static char *random_text(size_t size, uint64_t seed)
 
 Test(data_loader, long_text_on_disk_gives_the_same_ids)
 {
-    char *text = random_text(2 << 20, 1);
+    char *text = random_text(5 << 18, 1);
     test_write_file(test_path("long.txt"), text, strlen(text));
     for (int i = 0; i < PIPELINES; i++) {
         qz_tokenizer *t = open_pipeline(i);
@@ -344,7 +344,7 @@ Test(data_loader, long_text_on_disk_gives_the_same_ids)
         rule.folder = test_folder();
         check_ok(qz_arena_new(&arena, "test"));
         check_ok(qz_documents_read(&want, &plain, t, SIZE_MAX, arena)); /* all in memory */
-        cr_assert_gt(want.count, 1 << 19, "%s", pipelines[i].name);
+        cr_assert_gt(want.count, 1 << 18, "%s", pipelines[i].name);
         check_ok(qz_loader_open(&s, &rule, t));
         cr_assert_eq(qz_loader_tokens(s), (int64_t)want.count, "%s", pipelines[i].name);
         for (int64_t w = 0; w < qz_loader_windows(s); w++) {
@@ -375,10 +375,10 @@ static void allow_more(size_t bytes)
     cr_assert(setrlimit(RLIMIT_DATA, &limit) == 0);
 }
 
-/* 10 MiB for a text of 16 and its ids, which take 2 bytes each; a buffer of 12 MiB is refused. */
+/* 11 MiB, of which 4 are for words that were seen, for a text of 14 and its ids; a buffer of 12 MiB is refused. */
 Test(data_loader, a_text_may_be_larger_than_memory)
 {
-    enum { TEXT = 16 << 20, LIMIT = 10 << 20 };
+    enum { TEXT = 14 << 20, LIMIT = 11 << 20 };
     char *text = random_text(TEXT, 2);
     test_write_file(test_path("larger.txt"), text, strlen(text));
     free(text);
@@ -392,7 +392,7 @@ Test(data_loader, a_text_may_be_larger_than_memory)
         rule.vocabulary = 40;
         rule.folder = test_folder();
         check_ok(qz_loader_open(&s, &rule, t));
-        cr_assert_gt(qz_loader_tokens(s), 5 << 20, "%s", pipelines[i].name);
+        cr_assert_gt(qz_loader_tokens(s), 3 << 20, "%s", pipelines[i].name);
         take(s, ids, labels, first, 1);
         qz_loader_close(s);
         qz_tokenizer_close(t);

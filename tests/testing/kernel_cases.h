@@ -288,19 +288,17 @@ static inline void kernel_run_histogram(kernel_run *r)
 /* (K) of M M^T + K I */
 static inline void kernel_run_cholesky(kernel_run *r)
 {
-    const int64_t k = r->dims[0], stride = k + KERNEL_PAD;
-    qz_tensor m = kernel_matrix(r, k, k), a = kernel_vector(r, QZ_F64, k * stride);
+    const int64_t k = r->dims[0];
+    qz_tensor m = kernel_matrix(r, k, k), a = kernel_vector(r, QZ_F64, qz_triangle_count(k));
     int64_t failed;
-    a = qz_tensor_2d(a.data, QZ_F64, k, k);
-    a.stride[0] = stride;
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j <= i; j++) {
             double sum = i == j ? (double)k : 0;
             for (int64_t t = 0; t < k; t++)
                 sum += (double)qz_f32(&m)[i * m.stride[0] + t] * qz_f32(&m)[j * m.stride[0] + t];
-            ((double *)a.data)[i * stride + j] = sum;
+            qz_triangle_row(qz_triangle_of(a.data, k), i)[j] = sum;
         }
-    check_ok(qz_op_cholesky(r->backend, &a, &failed));
+    check_ok(qz_op_cholesky(r->backend, &a, k, &failed));
     cr_assert(failed == -1);
     kernel_keep(r, &a);
 }
@@ -421,7 +419,7 @@ static const kernel_case kernel_cases[] = {
     {"first_nonfinite", kernel_run_first_nonfinite, 0, {{1, 2}, {7, 13}, {3, 40000}, {300, 257}}},
     {"round_activations", kernel_run_round_activations, 0, {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 257, 64}}},
     {"round_heads", kernel_run_round_heads, 0, {{1, 1, 1}, {7, 3, 16}, {300, 2, 33}}},
-    {"cholesky", kernel_run_cholesky, TOL_SAME_FP64, {{1}, {37}, {300}, {517}}},
+    {"cholesky", kernel_run_cholesky, TOL_SAME_FP64, {{1}, {37}, {300}, {517}, {800}}}, /* the last in two bands */
     {"unit_solve", kernel_run_unit_solve, TOL_KERNEL_SUM, {{1, 1}, {7, 13}, {300, 128}, {517, 33}}},
     {"round_columns",
      kernel_run_round_columns,
@@ -454,7 +452,7 @@ static const kernel_case kernel_cases[] = {
     {"fake_quant_activations",
      kernel_run_fake_quant_activations,
      0,
-     {{1, 1, 1}, {7, 13, 4}, {3, 20000, 128}, {300, 264, 64}}},
+     {{1, 1, 1}, {7, 13, 4}, {3, 3001, 128}, {70, 264, 64}}},
     {"mask_grad", kernel_run_mask_grad, 0, {{1, 1}, {7, 13}, {3, 20000}, {300, 264}}},
     {"activation_scale_grad",
      kernel_run_activation_scale_grad,
@@ -478,7 +476,7 @@ static const kernel_case kernel_cases[] = {
      TOL_KERNEL_SUM,
      {{1, 1}, {27, 40}, {5, 8191}, {257, 96}, {2, 20000}, {1500, 131}}},
     {"swiglu_grad", kernel_run_swiglu_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
-    {"geglu_grad", kernel_run_geglu_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
+    {"geglu_grad", kernel_run_geglu_grad, TOL_KERNEL_EXP, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
     {"softcap_grad", kernel_run_softcap_grad, TOL_KERNEL_ROUNDING, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
     {"multiply", kernel_run_multiply, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},
     {"add_scaled", kernel_run_add_scaled, 0, {{1, 1}, {3, 40}, {33, 1021}, {2, 40000}}},

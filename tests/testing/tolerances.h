@@ -10,6 +10,8 @@
 #define TOL_ROPE_ANGLE 7.75e-8   /* per position; golden/README.md: 1.3 * 2^-24 from rounding the angle to fp32 */
 #define TOL_KERNEL_ROUNDING 3e-7 /* of the largest value; a few fp32 roundings against ref's single one */
 #define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
+#define TOL_KERNEL_EXP 1e-6      /* of the largest value; exp of an fp32 argument of 10 has ten times its rounding */
+#define TOL_GRADIENT 5e-6        /* of the largest value; fp32 code against fourth-order differences in double */
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_TANH_ULP 1.5         /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
@@ -34,6 +36,7 @@
 #define TOL_HISTOGRAM_BIN 0.032   /* relative; a bin of the log histogram is 1/32 of its octave wide */
 #define TOL_HISTOGRAM_MSE 0.02    /* relative; error of the range found from bins, against the least one */
 #define TOL_HISTOGRAM_KL 0.002    /* nats; divergence of the range found from bins, against the least one */
+#define TOL_PARABOLA 0.03         /* rms distance from the lowest point; steps are 0.01 long and do not shrink */
 #define TOL_ADAMW_F32 1e-6        /* absolute and relative; ten steps of size 0.01 in fp32 on numbers of about 1 */
 #define TOL_TRAIN_LOSS 1e-5       /* relative; golden/README.md, train, for fp32 code */
 #define TOL_TRAIN_GRADIENT 5e-5   /* norm of the difference over the norm; golden/README.md, train */
@@ -41,7 +44,11 @@
 #define TOL_TRAIN_NORM 5e-4       /* relative; golden/README.md, adamw.json: gradient norms */
 #define TOL_TRAIN_SUM 5e-5        /* of the sum of magnitudes; golden/README.md, adamw.json: parameters */
 #define TOL_RULE_GRADIENT 1e-6    /* of the largest; fp32 forward and back against differences in double, good to 1e-9 */
+#define TOL_TRAIN_CODES_LOSS 1e-2 /* relative; golden/README.md, qat_w4a8: codes flip with the last bit of an input */
+#define TOL_TRAIN_CODES_GRADIENT 5e-2 /* norm of the difference over the norm; golden/README.md, qat_w4a8 */
 #define TOL_ADAMW_8BIT                                                                                                 \
     0.02 /* of the way; codes of the dynamic map are a few per cent apart, errors average: 0.009 seen */
+#define TOL_LSQ_VALUE 2e-5   /* of the largest scale; golden/README.md, op_lsq */
+#define TOL_FAKE_LINEAR 1e-6 /* of the largest; golden/README.md, op_fake_linear and op_pact */
 
 #endif

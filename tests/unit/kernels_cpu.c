@@ -2,7 +2,9 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/parallel.h"
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 #include "kernels/cpu_wide.h"
@@ -202,4 +204,71 @@ Test(kernels_cpu, pieces_cover_every_element_once)
         cr_assert(covered == shapes[s][0] * shapes[s][1]);
     }
     cr_assert(qz_tile_side(2048, 512, 128, 4) == 512 && qz_tile_side(100, 512, 128, 4) == 128);
+}
+
+/* A factor with a few diagonals of binary fractions: its product is exact. */
+enum { DIAGONALS = 5 };
+static const int64_t below[DIAGONALS] = {0, 1, 700, 1500, 2777};
+static const double known[DIAGONALS] = {4, -0.5, 0.25, 1, -2};
+
+static void fill_product(qz_triangle t)
+{
+    memset(t.data, 0, (size_t)qz_triangle_count(t.size) * sizeof *t.data);
+    for (int64_t k = 0; k < t.size; k++)
+        for (int i = 0; i < DIAGONALS; i++)
+            for (int j = 0; j <= i && k + below[i] < t.size; j++)
+                qz_triangle_row(t, k + below[i])[k + below[j]] += known[i] * known[j];
+}
+
+static double known_at(int64_t row, int64_t col)
+{
+    for (int i = 0; i < DIAGONALS; i++)
+        if (row - col == below[i]) return known[i];
+    return 0;
+}
+
+static void check_known(int64_t size, double *first, double *second)
+{
+    const int64_t count = qz_triangle_count(size);
+    double *const data[] = {first, second};
+    int64_t failed;
+    for (int i = 0; i < 2; i++) {
+        const qz_tensor a = qz_tensor_1d(data[i], QZ_F64, count);
+        fill_product(qz_triangle_of(data[i], size));
+        qz_threads_set(i ? 3 : 1);
+        check_ok(qz_cpu_cholesky(&a, size, &failed));
+        cr_assert(failed == -1);
+    }
+    cr_assert(memcmp(first, second, (size_t)count * sizeof *first) == 0, "%ld: threads matter", (long)size);
+    for (int64_t i = 0; i < size; i++) {
+        const double *row = qz_triangle_row(qz_triangle_of(first, size), i);
+        for (int64_t j = 0; j <= i; j++)
+            cr_assert(fabs(row[j] - known_at(i, j)) < TOL_SAME_FP64, "%ld: (%ld, %ld) is %g", (long)size, (long)i,
+                      (long)j, row[j]);
+    }
+}
+
+/* A whole and a partial last band, and more bands than tiles are wanted. */
+Test(kernels_cpu, cholesky_over_many_bands)
+{
+    static const int64_t sizes[] = {QZ_TRIANGLE_BAND, QZ_TRIANGLE_BAND + 1, 3900};
+    double *first = malloc((size_t)qz_triangle_count(3900) * sizeof *first);
+    double *second = malloc((size_t)qz_triangle_count(3900) * sizeof *second);
+    cr_assert(first && second);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_known(sizes[i], first, second);
+    free(first);
+    free(second);
+}
+
+Test(kernels_cpu, triangle_has_room_for_every_row)
+{
+    for (int64_t size = 1; size < 5000; size += size < 40 ? 1 : 211) {
+        const qz_triangle t = qz_triangle_of(NULL, size);
+        for (int64_t i = 0; i + 1 < size; i++) {
+            cr_assert(qz_triangle_stride(t, i) > i);
+            cr_assert(qz_triangle_offset(t, i) + i < qz_triangle_offset(t, i + 1), "%ld: %ld", (long)size, (long)i);
+        }
+        cr_assert(qz_triangle_offset(t, size - 1) + size <= qz_triangle_count(size));
+        cr_assert(2 * qz_triangle_count(size) >= size * size, "the FP32 matrix needs the same memory");
+    }
 }

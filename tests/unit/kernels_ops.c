@@ -55,7 +55,7 @@ Test(kernels_ops, empty_slot_names_operation_and_backend)
     REFUSED(log_prob, &t, &t, index_of)
     REFUSED(divergence_sums, &t, &t, &t)
     REFUSED(first_nonfinite, &t, &i)
-    REFUSED(cholesky, &t, &i)
+    REFUSED(cholesky, &t, 1, &i)
     REFUSED(unit_solve, &t, &t)
     REFUSED(round_columns, &t, &t, &t, &t, &t, &t, &t, NULL)
     REFUSED(rounding_sums, &t, &t, &t, NULL)
@@ -249,15 +249,18 @@ Test(kernels_ops, cholesky_names_the_pivot_that_fails)
 {
     for (size_t b = 0; b < qz_backends()->count; b++) {
         enum { K = 300 };
-        double *a = calloc(K * K, sizeof *a);
-        qz_tensor view = qz_tensor_2d(a, QZ_F64, K, K);
+        double *a = calloc((size_t)qz_triangle_count(K), sizeof *a);
+        const qz_triangle t = qz_triangle_of(a, K);
+        qz_tensor view = qz_tensor_1d(a, QZ_F64, qz_triangle_count(K));
         int64_t failed;
-        for (int i = 0; i < K; i++) a[i * (K + 1)] = i == 270 ? -1 : 1;
-        check_ok(qz_op_cholesky(qz_backend_at(b), &view, &failed));
+        for (int i = 0; i < K; i++) qz_triangle_row(t, i)[i] = i == 270 ? -1 : 1;
+        check_ok(qz_op_cholesky(qz_backend_at(b), &view, K, &failed));
         cr_assert(failed == 270, "%ld", (long)failed);
-        for (int i = 0; i < K; i++) a[i * (K + 1)] = i == 5 ? NAN : 1;
-        check_ok(qz_op_cholesky(qz_backend_at(b), &view, &failed));
+        for (int i = 0; i < K; i++) qz_triangle_row(t, i)[i] = i == 5 ? NAN : 1;
+        check_ok(qz_op_cholesky(qz_backend_at(b), &view, K, &failed));
         cr_assert(failed == 5, "%ld", (long)failed);
+        check_fails(QZ_SHAPE, "cholesky: a has 90000 elements, but the triangle of 299 rows has 89401",
+                    qz_op_cholesky(qz_backend_at(b), &view, K - 1, &failed));
         free(a);
     }
 }

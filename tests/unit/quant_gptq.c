@@ -1,6 +1,7 @@
 /* The solver gptq against the plain form of Frantar et al. 2022 in double, what it reports, and what it refuses. */
 #include <stdlib.h>
 
+#include "base/parallel.h"
 #include "numeric/piece.h"
 #include "quant/gptq.h"
 #include "testing/quant_case.h"
@@ -345,7 +346,69 @@ Test(gptq, rows_that_rounding_serves_better_are_kept_and_counted)
     quant_case_free(&c);
 }
 
+/* ---- the factor ---- */
+
+static double product_at(const qz_gptq_factor *f, int64_t a, int64_t b)
+{
+    const int64_t size = f->stats->k;
+    double sum = 0;
+    for (int64_t k = a > b ? a : b; k < size; k++)
+        sum += f->weight[k] * (double)f->l[k * size + a] * (double)f->l[k * size + b];
+    return sum;
+}
+
+/* One band of the triangle, several, and a short last one: H = sum_k R_kk^2 l_k^T l_k, and nothing above l's diagonal.
+ */
+Test(gptq, the_factor_gives_back_the_matrix)
+{
+    static const int64_t sizes[] = {70, 900, 1601};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t size = sizes[i], step = size / 23;
+        quant_case c = quant_case_new(2, size, 300, 4);
+        const qz_solve_args a = args_of(&c, quant_scheme(QZ_FORMAT_INT4, 1, 0, true), "minmax", STATIC);
+        const qz_gptq_factor *f;
+        check_ok(qz_gptq_factor_get(&f, &a, QZ_GPTQ_STATIC, 0, c.arena));
+        for (int64_t row = size - 1; row >= 0; row -= step)
+            for (int64_t col = row; col >= 0; col -= step) {
+                const float *g = c.stats.gram + f->visit[row] * size;
+                const double diagonal = g[f->visit[row]], other = c.stats.gram[f->visit[col] * (size + 1)];
+                const double h = g[f->visit[col]] + (row == col ? f->added : 0);
+                if (!(diagonal > 0)) continue; /* the dead channel */
+                cr_assert(fabs(product_at(f, row, col) - h) < TOL_KERNEL_SUM * sqrt(diagonal * other),
+                          "%ld: (%ld, %ld)", (long)size, (long)row, (long)col);
+            }
+        for (int64_t row = 0; row < size; row++) {
+            cr_assert(f->l[row * (size + 1)] == 1);
+            for (int64_t col = row + 1; col < size; col++) cr_assert(f->l[row * size + col] == 0);
+        }
+        quant_case_free(&c);
+    }
+}
+
 /* ---- memory ---- */
+
+/* Beside the factor and the threads' workspace: codes, scales and what is known of columns, in blocks of 256 KiB. */
+Test(gptq, takes_no_more_memory_than_it_says)
+{
+    enum { N = 600, K = 1601, BLOCK = 256 << 10 };
+    quant_case c = quant_case_new(N, K, 300, 4);
+    qz_solve_args a = args_of(&c, quant_scheme(QZ_FORMAT_INT4, 1, 0, true), "minmax", STATIC);
+    qz_solve_shared shared = {0};
+    qz_arena *arena;
+    qz_qtensor q;
+    qz_threads_set(3);
+    check_ok(qz_arena_new(&shared.arena, "shared"));
+    check_ok(qz_arena_new(&arena, "small"));
+    a.shared = &shared;
+    check_ok(gptq()->solve(&q, &(qz_solve_info){0}, &a, arena));
+    const uint64_t factor = gptq()->factor_bytes(K), work = 3 * gptq()->work_bytes(&a.scheme, K);
+    cr_assert(qz_arena_peak(shared.arena) >= factor * 9 / 10 && qz_arena_peak(shared.arena) <= factor + 2 * BLOCK);
+    cr_assert(qz_arena_peak(arena) <= work + N * K + 4 * BLOCK, "%zu, but said %zu", qz_arena_peak(arena),
+              (size_t)work);
+    qz_arena_free(arena);
+    qz_arena_free(shared.arena);
+    quant_case_free(&c);
+}
 
 Test(gptq, a_shared_arena_may_be_the_call_s)
 {

@@ -1,0 +1,110 @@
+/* What training will take, before it is taken: a step is walked through on dry tapes, so the bytes are those of the
+ * step itself. */
+#include <math.h>
+
+#include "base/memory.h"
+#include "train/train_rules.h"
+
+typedef struct walk {
+    qz_student *student;
+    qz_guide *guide;
+    qz_stepper *stepper;
+} walk;
+
+static void walk_free(walk *w)
+{
+    qz_stepper_free(w->stepper);
+    qz_guide_free(w->guide);
+    qz_student_free(w->student);
+}
+
+static qz_status walk_step(walk *w, const qz_train_args *args, const qz_train_rules *rules)
+{
+    const qz_recipe_train *how = &args->recipe->train;
+    const qz_step_batch batch = {.sequences = how->batch, .length = how->sequence_length};
+    qz_step_loss loss;
+    QZ_TRY(qz_student_new(&w->student, args->model, &rules->student));
+    if (args->teacher) QZ_TRY(qz_guide_new(&w->guide, args->teacher, true));
+    QZ_TRY(qz_stepper_new(&w->stepper, w->student, w->guide, &rules->step, true));
+    return qz_stepper_run(w->stepper, &batch, 0, &loss);
+}
+
+static void add_row(qz_train_plan *out, const char *tier, uint64_t bytes)
+{
+    if (!bytes) return;
+    out->memory[out->rows++] = (qz_train_plan_row){tier, bytes};
+    out->memory_bytes += bytes;
+}
+
+static void add_rows(qz_train_plan *out, const walk *w, const qz_train_args *args)
+{
+    const qz_recipe_train *how = &args->recipe->train;
+    const qz_parameters *p = qz_student_parameters(w->student);
+    const uint64_t trained = (uint64_t)qz_parameters_numbers(p) * sizeof(float);
+    add_row(out, "parameters and gradients", 2 * trained);
+    add_row(out, "frozen weights, rounded weights", qz_student_bytes(w->student) - 2 * trained);
+    add_row(out, "moments", qz_optimizer_bytes(p, how->moments_8bit));
+    add_row(out, "values and gradients of a micro-batch", qz_stepper_bytes(w->stepper));
+    add_row(out, "teacher", w->guide ? qz_guide_bytes(w->guide) : 0);
+    add_row(out, "best parameters so far", how->keep_best ? trained : 0);
+    out->parameters = qz_parameters_numbers(p);
+    out->state_bytes = trained + qz_optimizer_bytes(p, how->moments_8bit) + (how->keep_best ? trained : 0);
+}
+
+/* Numbers of all matrices that a token is multiplied by. */
+static double matrix_numbers(const qz_model *m)
+{
+    const qz_model_config *c = qz_model_config_of(m);
+    double numbers = (double)c->vocabulary * (double)c->hidden;
+    for (int i = 0; i < c->layers; i++) {
+        for (int j = 0; j < qz_model_linears(m, i); j++) {
+            const qz_linear_place *p = qz_model_linear(m, i, j);
+            numbers += (double)p->n * (double)p->k;
+        }
+    }
+    return numbers;
+}
+
+/* Operations of a forward pass for one token: two for each number, and the products of causal attention. */
+static double forward_flops(const qz_model *m, int64_t length)
+{
+    const qz_model_config *c = qz_model_config_of(m);
+    return 2 * matrix_numbers(m) + 2 * (double)c->layers * (double)(c->heads * c->head_dim) * (double)length;
+}
+
+/* Backward costs twice the forward pass; once where weights are frozen and only inputs need gradients. */
+static double step_flops(const qz_train_args *args)
+{
+    const qz_recipe_train *how = &args->recipe->train;
+    const double forward = forward_flops(args->model, how->sequence_length);
+    double flops = forward * (how->parameters == QZ_TRAIN_ALL ? 3 : 2) + (how->recompute ? forward : 0);
+    if (args->teacher) flops += forward_flops(args->teacher, how->sequence_length);
+    return flops;
+}
+
+static qz_status check_memory(const qz_train_plan *p)
+{
+    if (!p->memory_available || p->memory_bytes <= p->memory_available) return QZ_OK;
+    return QZ_FAIL(QZ_MEMORY,
+                   "training needs %.1f GB of memory, this machine has %.1f GB free: a smaller "
+                   "train.micro_batch, train.recompute true, or train.moments \"int8\" need less",
+                   (double)p->memory_bytes * 1e-9, (double)p->memory_available * 1e-9);
+}
+
+qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops)
+{
+    const qz_recipe_train *how = &args->recipe->train;
+    qz_train_rules rules;
+    walk w = {0};
+    *out = (qz_train_plan){0};
+    QZ_TRY(qz_train_rules_make(&rules, args, true));
+    qz_status status = walk_step(&w, args, &rules);
+    if (status == QZ_OK) add_rows(out, &w, args);
+    walk_free(&w);
+    QZ_TRY(status);
+    out->tokens = how->steps * how->batch * how->sequence_length;
+    out->flops = step_flops(args) * (double)out->tokens;
+    out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
+    out->memory_available = qz_memory_available();
+    return check_memory(out);
+}
