@@ -7,6 +7,7 @@
 
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,13 +150,14 @@ void qz_arena_free(qz_arena *a)
     qz_free(a);
 }
 
-/* The smallest spare that has room, unlinked; NULL when there is none. One more than twice as large is left for others.
- */
+/* The smallest spare that has room, unlinked; NULL when there is none. One more than twice as large is left for others,
+ * unless the arena would hold more than ever. */
 static block *take_spare(qz_arena *a, size_t room)
 {
+    const bool full = held(a) + a->spared + room > a->peak;
     block **best = NULL;
     for (block **b = &a->spare; *b; b = &(*b)->below)
-        if ((*b)->size >= room && (*b)->size / 2 <= room && (!best || (*b)->size < (*best)->size)) best = b;
+        if ((*b)->size >= room && (full || (*b)->size / 2 <= room) && (!best || (*b)->size < (*best)->size)) best = b;
     block *taken = best ? *best : NULL;
     if (!taken) return NULL;
     *best = taken->below;

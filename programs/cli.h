@@ -30,13 +30,15 @@ typedef struct qz_cli {
     const qz_program *program;
     const char *argument[QZ_CLI_ARGUMENTS];
     int arguments;
-    const char *model, *output, *data, *field, *backend, *statistics, *consumer;
+    const char *model, *output, *data, *field, *backend, *statistics, *consumer, *adapter;
+    const char *merged; /* where the command merges to; NULL: beside the adapter */
     int64_t threads, windows, sequence_length;
     const char *set[QZ_CLI_LIST]; /* "path=value" */
     int sets;
     const char *pass_through[QZ_CLI_LIST + 1]; /* NULL-terminated */
     int pass_throughs;
     bool overwrite, resume, json, quiet, markdown, help;
+    bool merges; /* the command puts an adapter into its base */
     FILE *out, *err;
     qz_arena *arena; /* of the run */
 } qz_cli;
@@ -90,6 +92,8 @@ qz_status qz_cmd_compare(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_decode(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_inspect(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_list(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_train(qz_cli *cli, int *exit_code);
+qz_status qz_cmd_merge(qz_cli *cli, int *exit_code);
 qz_status qz_cmd_schema(qz_cli *cli, int *exit_code);
 
 #endif

@@ -17,6 +17,7 @@ static const qz_cli_option options[] = {
     {"for", "CONSUMER", PLACE(consumer), 0, 0, 0,
      "who is to load it: vllm, transformers or trt-llm (default: whom the container is for)"},
     {"statistics", "FILE", PLACE(statistics), 0, 0, 0, "the statistics file: calibrate writes it, run starts from it"},
+    {"adapter", "DIR", PLACE(adapter), 0, 0, 0, "the adapter, as PEFT keeps one (default: the recipe's output)"},
     {"field", "NAME", PLACE(field), 0, 0, 0, "member of a .jsonl line that holds the text (default text)"},
     {"set", "PATH=VALUE", PLACE(set), PLACE(sets), 0, 0, "set any value of the recipe: weights.group=64; null removes"},
     {"backend", "NAME", PLACE(backend), 0, 0, 0, "where to compute: auto, or one that `list backends` names"},

@@ -1,4 +1,4 @@
-/* qcal plan: the plan that `run` prints first, and nothing else. */
+/* qcal plan, qat plan: the plan that the program prints first, and nothing else. */
 #include "programs/job.h"
 
 qz_status qz_cmd_plan(qz_cli *cli, int *exit_code)

@@ -14,6 +14,9 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
     QZ_TRY(qz_output_keeps(r->output, r->model));
     QZ_TRY(qz_output_keeps(r->output, r->calibration.data));
     QZ_TRY(qz_output_keeps(r->output, r->evaluate.data));
+    QZ_TRY(qz_output_keeps(r->output, r->train.data));
+    QZ_TRY(qz_output_keeps(r->output, r->train.init));
+    QZ_TRY(qz_output_keeps(r->output, r->train.loss.teacher));
     return qz_output_keeps(r->output, cli->argument[0]);
 }
 
@@ -41,6 +44,11 @@ static qz_status collect_outputs(qz_job *job, const qz_recipe *recipe, const qz_
     return QZ_OK;
 }
 
+static bool trains(const qz_job *job)
+{
+    return job->recipe->train.wanted && !job->adapter;
+}
+
 static qz_status make_plans(qz_job *job, qz_arena *arena)
 {
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
@@ -52,6 +60,7 @@ static qz_status make_plans(qz_job *job, qz_arena *arena)
     const qz_calib_args args = {
         .model = job->session.model, .output = outputs, .outputs = job->outputs, .original = job->several};
     job->plan_fits = qz_calib_plan(&job->plan, &args, job->gflops);
+    if (trains(job) && job->plan_fits == QZ_OK) job->plan_fits = qz_job_plan_training(job);
     if (job->plan_fits != QZ_OK) qz_error_save(&job->plan_error, job->plan_fits);
     return QZ_OK;
 }
@@ -69,15 +78,19 @@ qz_status qz_job_open(qz_job *out, const qz_cli *cli)
     qz_recipe *recipe;
     *out = (qz_job){0};
     QZ_TRY(qz_catalog_read_recipe(&recipe, cli));
+    if (cli->merges) QZ_TRY(qz_job_redirect(out, recipe, cli));
     QZ_TRY(collect_outputs(out, recipe, cli));
     QZ_TRY(qz_session_open(&out->session, recipe->model, recipe->backend, out->output[0].pass_through, cli->arena));
-    qz_status status = plan(out, cli->arena);
+    qz_status status = trains(out) ? qz_job_open_training(out, cli) : QZ_OK;
+    if (status == QZ_OK) status = plan(out, cli->arena);
     if (status != QZ_OK) qz_job_close(out);
     return status;
 }
 
 void qz_job_close(qz_job *job)
 {
+    qz_session_close(&job->teacher);
+    qz_session_close(&job->start);
     qz_session_close(&job->session);
 }
 

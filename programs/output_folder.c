@@ -14,7 +14,9 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "calib/journal.h"
+#include "train/state.h"
 
 enum { LARGEST_REPORT = 64 << 20 };
 
@@ -61,8 +63,7 @@ static qz_status is_empty(bool *out, const char *folder)
     return status;
 }
 
-/* Does the folder hold a report that qcal wrote? Anything that cannot be read counts as no. */
-/* Is a member of the folder's report.json this text? */
+/* Is a member of the folder's report.json this text? Anything that cannot be read counts as no. */
 static bool report_says(const char *folder, const char *key, const char *value)
 {
     qz_arena *arena;
@@ -84,7 +85,7 @@ static bool report_says(const char *folder, const char *key, const char *value)
 
 static bool has_report(const char *folder)
 {
-    return report_says(folder, "program", "qcal");
+    return report_says(folder, "program", "qcal") || report_says(folder, "program", "qat");
 }
 
 bool qz_output_is_finished(const char *path, const char *recipe_hash)
@@ -113,8 +114,8 @@ static qz_status check_final(const char *path, bool overwrite)
         return QZ_FAIL(QZ_IO, "%s: exists and is not empty; choose another output%s", path,
                        has_report(path) ? ", or replace it with --overwrite" : "");
     if (has_report(path)) return QZ_OK;
-    return QZ_FAIL(QZ_IO, "%s: was not written by qcal (no report.json of ours), so --overwrite does not replace it",
-                   path);
+    return QZ_FAIL(
+        QZ_IO, "%s: was not written by qcal or qat (no report.json of ours), so --overwrite does not replace it", path);
 }
 
 static qz_status check_unused(const char *work)
@@ -122,13 +123,29 @@ static qz_status check_unused(const char *work)
     char marker[PATH_MAX + 32];
     snprintf(marker, sizeof marker, "%s/" QZ_OUTPUT_MARKER, work);
     if (kind_of(work) != FOLDER || kind_of(marker) != OTHER)
-        return QZ_FAIL(QZ_IO, "%s: is in the way and not from a run of qcal; move or remove it", work);
+        return QZ_FAIL(QZ_IO, "%s: is in the way and not from a run of ours; move or remove it", work);
     int fd = open(marker, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return QZ_FAIL(QZ_IO, "%s: %s", marker, strerror(errno));
     bool busy = flock(fd, LOCK_EX | LOCK_NB) != 0;
     close(fd);
-    if (busy) return QZ_FAIL(QZ_IO, "%s: another qcal is working there; wait for it or choose another output", work);
+    if (busy) return QZ_FAIL(QZ_IO, "%s: another run is working there; wait for it or choose another output", work);
     return QZ_OK;
+}
+
+bool qz_output_progress(qz_output_done *out, const char *work)
+{
+    int64_t step = 0;
+    qz_error saved;
+    char training[PATH_MAX + 32];
+    snprintf(training, sizeof training, "%s/" QZ_OUTPUT_TRAINING, work);
+    const size_t layers = qz_journal_peek(work);
+    qz_error_save(&saved, QZ_OK);
+    if (kind_of(training) != FOLDER || qz_state_newest(&step, training) != QZ_OK) step = 0;
+    (void)qz_error_restore(&saved);
+    out->text[0] = '\0';
+    if (layers > 0) snprintf(out->text, sizeof out->text, "%zu finished layer%s", layers, layers == 1 ? "" : "s");
+    if (step > 0) snprintf(out->text, sizeof out->text, "the state after step %lld", (long long)step);
+    return layers > 0 || step > 0;
 }
 
 /* A folder named OUTPUT.partial is ours when it holds the marker as a regular file, or nothing at all. Hours of work
@@ -140,13 +157,10 @@ static qz_status check_work(const char *work, bool overwrite)
     if (kind_of(work) == FOLDER) QZ_TRY(is_empty(&empty, work));
     if (empty) return QZ_OK;
     QZ_TRY(check_unused(work));
-    size_t layers = overwrite ? 0 : qz_journal_peek(work);
-    if (layers > 0)
-        return QZ_FAIL(QZ_IO,
-                       "%s: holds %zu finished layer%s of an interrupted run; go on with --resume, or start again with "
-                       "--overwrite",
-                       work, layers, layers == 1 ? "" : "s");
-    return QZ_OK;
+    qz_output_done done;
+    if (overwrite || !qz_output_progress(&done, work)) return QZ_OK;
+    return QZ_FAIL(QZ_IO, "%s: holds %s of an interrupted run; go on with --resume, or start again with --overwrite",
+                   work, done.text);
 }
 
 /* A run that was killed as it put its work in place has no marker any more, but a report. */
@@ -344,7 +358,7 @@ static void remove_work(const qz_output *o)
 {
     qz_error saved;
     qz_error_save(&saved, QZ_OK);
-    if (o->marker >= 0 && qz_folder_remove(o->work) != QZ_OK) fprintf(stderr, "qcal: %s\n", qz_error_message());
+    if (o->marker >= 0 && qz_folder_remove(o->work) != QZ_OK) qz_warn("%s", qz_error_message());
     if (o->marker < 0) rmdir(o->work);
     remove_parents(o);
     (void)qz_error_restore(&saved);
@@ -376,7 +390,7 @@ static qz_status put_in_place(qz_output *o)
     if (status == QZ_OK || !replaces) return status;
     qz_error failure;
     qz_error_save(&failure, status);
-    if (rename(o->old, o->path) != 0) fprintf(stderr, "qcal: what was in %s is now in %s\n", o->path, o->old);
+    if (rename(o->old, o->path) != 0) qz_warn("what was in %s is now in %s", o->path, o->old);
     return qz_error_restore(&failure);
 }
 
@@ -388,7 +402,7 @@ qz_status qz_output_commit(qz_output *o)
         return status;
     }
     if (kind_of(o->old) == FOLDER && qz_folder_remove(o->old) != QZ_OK)
-        fprintf(stderr, "qcal: %s could not be removed: %s\n", o->old, qz_error_message());
+        qz_warn("%s could not be removed: %s", o->old, qz_error_message());
     close_output(o);
     return QZ_OK;
 }

@@ -7,10 +7,11 @@
  *     qz_output_keep(o);                                    // from here on it pays to resume
  *     status = qz_output_commit(o);                         // or qz_output_abandon(o)
  *
- * Rules: OUTPUT must not exist or be empty. With `overwrite` it may be a folder that qcal wrote (its report.json says
- * so), which is put aside and removed after the new one is in its place. OUTPUT.partial of a crashed run is recognised
- * by a marker. It is removed, unless its journal (calib/journal.h) names finished layers: then the user has to choose
- * between qz_output_resume and `overwrite`. Anything else of that name is left alone. Links are not followed. */
+ * Rules: OUTPUT must not exist or be empty. With `overwrite` it may be a folder that qcal or qat wrote (its report.json
+ * says so), which is put aside and removed after the new one is in its place. OUTPUT.partial of a crashed run is
+ * recognised by a marker. It is removed, unless it holds work that can be gone on with (finished layers in
+ * calib/journal.h, a state of train/state.h): then the user has to choose between qz_output_resume and `overwrite`.
+ * Anything else of that name is left alone. Links are not followed. */
 #ifndef QZ_PROGRAMS_OUTPUT_FOLDER_H
 #define QZ_PROGRAMS_OUTPUT_FOLDER_H
 
@@ -19,6 +20,7 @@
 #include "base/status.h"
 
 #define QZ_OUTPUT_MARKER ".qcal-partial"
+#define QZ_OUTPUT_TRAINING "training" /* the folder in it with states and log */
 
 typedef struct qz_output qz_output;
 
@@ -32,6 +34,11 @@ QZ_NODISCARD qz_status qz_output_check_resume(const char *path, bool overwrite);
  * after this output and before the next. */
 bool qz_output_is_finished(const char *path, const char *recipe_hash);
 QZ_NODISCARD qz_status qz_output_resume(qz_output **out, const char *path, bool overwrite);
+/* What a run can go on from in `work`, in words: "3 finished layers". False: nothing. */
+typedef struct qz_output_done {
+    char text[64];
+} qz_output_done;
+bool qz_output_progress(qz_output_done *out, const char *work);
 const char *qz_output_work(const qz_output *o); /* the folder to write into */
 /* From now on the work outlives a failure, for qz_output_resume. */
 void qz_output_keep(qz_output *o);

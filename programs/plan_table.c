@@ -25,6 +25,16 @@ static void add_memory(qz_table *t, const qz_plan *plan)
     add_bytes(t, "memory", plan->memory_bytes, plan->memory_available ? note : "");
 }
 
+static void add_training(qz_table *t, const qz_job *job)
+{
+    const qz_recipe_train *how = &job->recipe->train;
+    qz_table_row_add(t);
+    qz_table_set(t, 0, "trained");
+    qz_table_set(t, 1, "%lld", (long long)job->parameters);
+    qz_table_set(t, 2, "numbers, in %lld steps of %lld tokens", (long long)how->steps,
+                 (long long)(how->batch * how->sequence_length));
+}
+
 static void add_rest(qz_table *t, const qz_job *job)
 {
     const qz_plan *plan = &job->plan;
@@ -41,6 +51,11 @@ static void add_rest(qz_table *t, const qz_job *job)
     qz_table_set(t, 0, "time");
     qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->seconds));
     qz_table_set(t, 2, "estimate, from %.0f GFLOP/s measured", job->gflops);
+    if (job->adapter) return;
+    if (job->recipe->train.wanted) {
+        add_training(t, job);
+        return;
+    }
     qz_table_row_add(t);
     qz_table_set(t, 0, "after an interruption");
     qz_table_set(t, 1, "%s", qz_text_seconds(text, plan->replay_seconds));
@@ -108,6 +123,7 @@ static void put_plan(qz_json_writer *w, const qz_job *job)
     qz_json_put_double(w, "flops", plan->flops);
     qz_json_put_double(w, "gflops_measured", job->gflops);
     qz_json_put_double(w, "bits_per_weight", plan->bits_per_weight);
+    if (job->recipe->train.wanted) qz_json_put_int(w, "trained_numbers", job->parameters);
     qz_json_put_string(w, "recipe_hash", job->recipe->hash);
     qz_json_end(w);
 }

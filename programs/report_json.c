@@ -1,5 +1,6 @@
 /* report.json: what was done, from what, where, and how well. The order of keys is fixed; "report_version" counts
  * changes of meaning (docs/versions.md). It is the last file that a run writes, so a folder that has it is whole. */
+#include <math.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -17,6 +18,11 @@ static void put_inputs(qz_json_writer *w, const qz_run_result *r)
     qz_json_put_string(w, "model_hash", qz_ckpt_hash(r->job->session.ckpt, hash) == QZ_OK ? hash : NULL);
     qz_json_put_string(w, "calibration", recipe->calibration.data);
     qz_json_put_string(w, "calibration_hash", *r->calibration_hash ? r->calibration_hash : NULL);
+    if (r->trained) {
+        qz_json_put_string(w, "training", recipe->train.data);
+        qz_json_put_string(w, "training_hash", r->training_hash);
+        qz_json_put_int(w, "training_seed", (int64_t)recipe->train.seed);
+    }
     qz_json_put_string(w, "evaluation", recipe->evaluate.data);
     qz_json_put_string(w, "evaluation_hash", *r->evaluation_hash ? r->evaluation_hash : NULL);
     qz_json_put_int(w, "seed", (int64_t)recipe->calibration.seed);
@@ -48,15 +54,17 @@ static void put_perplexity(qz_json_writer *w, const char *key, const qz_perplexi
 
 static void put_result(qz_json_writer *w, const qz_run_result *r)
 {
-    const qz_weight_count *b = &r->after;
+    const qz_weight_count *b = &r->made.weights;
     qz_json_begin_object(w, "result");
-    if (r->evaluated) {
+    if (r->made.evaluated) {
         put_perplexity(w, "original", &r->original);
-        put_perplexity(w, "quantized", &r->quantized);
+        put_perplexity(w, "quantized", &r->made.perplexity);
         qz_json_put_double(w, "perplexity_ratio", qz_run_ratio(r));
-        qz_json_put_double(w, "kl_mean", r->divergence.kl_mean);
-        qz_json_put_double(w, "kl_99", r->divergence.kl_99);
-        qz_json_put_double(w, "top1_agreement", r->divergence.top1);
+    }
+    if (r->made.diverged) {
+        qz_json_put_double(w, "kl_mean", r->made.divergence.kl_mean);
+        qz_json_put_double(w, "kl_99", r->made.divergence.kl_99);
+        qz_json_put_double(w, "top1_agreement", r->made.divergence.top1);
     }
     qz_json_put_double(w, "bits_per_quantized_weight", qz_bits(b->linear_bytes, b->linear_numbers));
     qz_json_put_double(w, "bits_per_weight", qz_bits(b->bytes, r->before.numbers));
@@ -64,6 +72,50 @@ static void put_result(qz_json_writer *w, const qz_run_result *r)
     qz_json_put_int(w, "quantized_weights", (int64_t)b->linear_numbers);
     qz_json_put_int(w, "original_bytes", (int64_t)r->before.bytes);
     qz_json_put_int(w, "quantized_bytes", (int64_t)b->bytes);
+    qz_json_end(w);
+}
+
+/* "start": what training began with, as a checkpoint; the other perplexities: of the model as it computes in training.
+ */
+static void put_training(qz_json_writer *w, const qz_run_result *r)
+{
+    const qz_train_result *t = &r->training;
+    if (!r->trained) return;
+    qz_json_begin_object(w, "training");
+    qz_json_put_int(w, "steps", t->steps);
+    qz_json_put_int(w, "resumed_from", t->resumed_from);
+    qz_json_put_bool(w, "stopped_early", t->stopped_early);
+    qz_json_put_int(w, "tokens", t->tokens);
+    qz_json_put_double(w, "seconds", t->seconds);
+    qz_json_put_double(w, "tokens_per_second", t->tokens_per_second);
+    qz_json_put_double(w, "loss", t->loss);
+    qz_json_put_int(w, "memory_bytes", (int64_t)t->memory_bytes);
+    if (isfinite(t->first_perplexity)) {
+        qz_json_put_double(w, "first_perplexity", t->first_perplexity);
+        qz_json_put_double(w, "last_perplexity", t->last_perplexity);
+        qz_json_put_double(w, "best_perplexity", t->best_perplexity);
+        qz_json_put_int(w, "best_step", t->best_step);
+    }
+    if (r->start.evaluated) {
+        put_perplexity(w, "start", &r->start.perplexity);
+        qz_json_put_double(w, "start_kl_mean", r->start.divergence.kl_mean);
+        qz_json_put_double(w, "start_top1_agreement", r->start.divergence.top1);
+    }
+    qz_json_end(w);
+}
+
+static void put_merged(qz_json_writer *w, const qz_run_result *r)
+{
+    if (!r->merged.wanted) return;
+    qz_json_begin_object(w, "merge");
+    qz_json_put_string(w, "adapter", r->merged.adapter);
+    if (r->merged.measured) {
+        const double kept = qz_run_kept(r);
+        qz_json_put_double(w, "base_loss", r->merged.base);
+        qz_json_put_double(w, "adapted_loss", r->merged.adapted);
+        qz_json_put_double(w, "merged_loss", -r->made.perplexity.mean_log_prob);
+        if (isfinite(kept)) qz_json_put_double(w, "gain_kept", kept);
+    }
     qz_json_end(w);
 }
 
@@ -142,7 +194,7 @@ static void put_warnings(qz_json_writer *w, const qz_report *report)
 static void put_report(qz_json_writer *w, const qz_run_result *r)
 {
     qz_json_begin_object(w, NULL);
-    qz_json_put_string(w, "program", "qcal");
+    qz_json_put_string(w, "program", r->program);
     qz_json_put_string(w, "version", QZ_VERSION);
     qz_json_put_int(w, "report_version", REPORT_VERSION);
     qz_json_put_raw(w, "recipe", r->recipe->text);
@@ -150,6 +202,8 @@ static void put_report(qz_json_writer *w, const qz_run_result *r)
     put_inputs(w, r);
     put_environment(w, r);
     put_result(w, r);
+    put_training(w, r);
+    put_merged(w, r);
     put_layers(w, r->report);
     put_measurements(w, r->report);
     put_costs(w, r);

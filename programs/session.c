@@ -69,13 +69,18 @@ static bool is_text(const char *path)
     return !dot || (strcmp(dot, ".h5") != 0 && strcmp(dot, ".hdf5") != 0);
 }
 
+qz_status qz_session_can_read(const qz_session *s, const char *path)
+{
+    if (s->tokenizer || !is_text(path)) return QZ_OK;
+    return QZ_FAIL(QZ_IO, "%s: holds no tokenizer.json, which %s needs; token ids as .h5 need none",
+                   qz_ckpt_folder(s->ckpt), path);
+}
+
 qz_status qz_session_windows(qz_windows *out, const qz_session *s, const qz_windows_rule *rule)
 {
     qz_windows_rule full = *rule;
     const qz_model_config *config = qz_model_config_of(s->model);
-    if (!s->tokenizer && is_text(rule->path))
-        return QZ_FAIL(QZ_IO, "%s: holds no tokenizer.json, which %s needs; token ids as .h5 need none",
-                       qz_ckpt_folder(s->ckpt), rule->path);
+    QZ_TRY(qz_session_can_read(s, rule->path));
     full.bos = config->bos;
     full.vocabulary = config->vocabulary;
     full.model = qz_ckpt_folder(s->ckpt);

@@ -22,6 +22,8 @@ QZ_NODISCARD qz_status qz_session_open_weights(qz_session *out, const char *fold
                                                const char *const *pass_through, qz_arena *arena);
 void qz_session_close(qz_session *s);
 
+/* Text needs the folder's tokenizer. */
+QZ_NODISCARD qz_status qz_session_can_read(const qz_session *s, const char *path);
 /* Windows of a text for this model: BOS, vocabulary and tokenizer are filled in. */
 QZ_NODISCARD qz_status qz_session_windows(qz_windows *out, const qz_session *s, const qz_windows_rule *rule);
 

@@ -207,8 +207,9 @@ static qz_status check_loftq(reader *r, const qz_recipe_adapter *a)
         "set \"zeros\"");
 }
 
-static qz_status check_merge(reader *r, const qz_recipe_adapter *a)
+static qz_status check_merge(reader *r, const qz_recipe_train *t)
 {
+    const qz_recipe_adapter *a = &t->adapter;
     if (!a->merge_aware) return QZ_OK;
     if (!r->recipe->weights.wanted)
         return qz_recipe_fail(r, "train.adapter.merge_aware",
@@ -219,6 +220,11 @@ static qz_status check_merge(reader *r, const qz_recipe_adapter *a)
             "found %g, but merge_aware computes with one merged weight, which has no inputs of its own "
             "to leave out: set 0",
             a->dropout);
+    if (t->init || t->quantizer.scales != QZ_TRAIN_DYNAMIC)
+        return qz_recipe_fail(
+            r, t->init ? "train.init" : "train.quantizer.scales",
+            "the merged weight changes with its adapter and gets its scales from itself in each step: "
+            "leave this out");
     return QZ_OK;
 }
 
@@ -232,7 +238,7 @@ static qz_status check_adapter(reader *r, const qz_json_node *train, qz_recipe_t
     const qz_json_node *base = qz_json_get(qz_json_get(train, "adapter"), "base");
     if (a->base.wanted) QZ_TRY(qz_recipe_check_scheme(r, "train.adapter.base", base, &a->base));
     QZ_TRY(check_loftq(r, a));
-    return check_merge(r, a);
+    return check_merge(r, t);
 }
 
 qz_status qz_recipe_check_train(reader *r, const qz_json_node *root)

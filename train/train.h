@@ -75,4 +75,11 @@ void qz_trained_free(qz_trained *t);
 qz_student *qz_trained_student(qz_trained *t);
 const qz_train_result *qz_trained_result(const qz_trained *t);
 
+/* ---- without training, for merging an adapter (train_student.c) ---- */
+
+/* The student that training would begin with; of `args` recipe, model and plan count. `arena` must outlive it. */
+QZ_NODISCARD qz_status qz_train_student(qz_student **out, const qz_train_args *args, qz_arena *arena);
+/* Its mean cross entropy in nats on windows, as perplexity takes them. */
+QZ_NODISCARD qz_status qz_train_judge(double *loss, qz_student *s, const qz_windows *w);
+
 #endif

@@ -154,12 +154,23 @@ static qz_status after_step(qz_trained *t, bool *stop)
     return *stop || is_time(t->step, t->how->save_every, last) ? save(t) : QZ_OK;
 }
 
+/* Asked to stop: nothing of what was learned is lost. */
+static qz_status save_and_stop(qz_trained *t)
+{
+    qz_error asked;
+    qz_error_save(&asked, QZ_INTERRUPTED);
+    QZ_TRY(save(t));
+    return qz_error_restore(&asked);
+}
+
 static qz_status run_steps(qz_trained *t)
 {
     bool stop = t->how->patience > 0 && t->since_best >= t->how->patience;
     if (t->step == 0) QZ_TRY(evaluate(t));
     while (t->step < t->how->steps && !stop) {
-        QZ_TRY(take_step(t));
+        const qz_status status = take_step(t);
+        if (status == QZ_INTERRUPTED) return save_and_stop(t);
+        QZ_TRY(status);
         QZ_TRY(after_step(t, &stop));
         if (t->args.stop_after && t->step >= t->args.stop_after) break;
     }
@@ -224,7 +235,7 @@ static qz_status make_state(qz_trained *t)
     const qz_state_integer integers[] = {
         {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
     const qz_state_number doubles[] = {{"best_loss", &t->best_loss}, {"first_loss", &t->first_loss}};
-    const qz_state_text texts[] = {{"version", QZ_VERSION, "version of qat"},
+    const qz_state_text texts[] = {{"program", "qat " QZ_VERSION, "program"},
                                    {"data", qz_loader_hash(t->args.loader), "training text"},
                                    {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
                                    {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"}};

@@ -86,6 +86,7 @@ for recipe in ${RECIPES:-}; do
     grep -q "^$recipe|" "$work/rows" || { echo "interop: tests/interop/rows.txt has no row for $recipe" >&2; exit 1; }
 done
 for file in recipes/*.json; do
+    [ -z "${RECIPES:-}" ] || break # only those, which have rows
     recipe=$(basename "$file" .json)
     [ "$recipe" = recipe.schema ] || grep -q "^$recipe|" "$work/rows" || { echo "interop: no row for $file" >&2; exit 1; }
 done

@@ -31,6 +31,22 @@ Test(arena, marks_release_in_order)
     qz_arena_free(a);
 }
 
+/* Instead of more than was ever held. */
+Test(arena, small_needs_are_met_from_a_large_block_that_was_released)
+{
+    enum { LARGE = 40 << 20, SMALL = 3 << 20 };
+    qz_arena *a;
+    check_ok(qz_arena_new(&a, "test"));
+    const char *large = qz_arena_alloc(a, LARGE);
+    qz_arena_reset(a);
+    for (int i = 0; i < LARGE / SMALL; i++) {
+        const char *p = qz_arena_alloc(a, SMALL);
+        cr_assert(p >= large && p + SMALL <= large + LARGE);
+    }
+    cr_assert(qz_arena_peak(a) == LARGE);
+    qz_arena_free(a);
+}
+
 Test(arena, failure_names_the_arena)
 {
     qz_arena *a;

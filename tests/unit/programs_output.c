@@ -136,7 +136,7 @@ Test(output, leftovers_of_a_crash)
     const char *partial = test_path("out.partial");
     check_ok(qz_folder_make(partial));
     write_text(partial, "mine", "x");
-    check_fails(QZ_IO, "is in the way and not from a run of qcal", qz_output_open(&o, test_path("out"), true));
+    check_fails(QZ_IO, "is in the way and not from a run of ours", qz_output_open(&o, test_path("out"), true));
     cr_assert(holds(partial, "mine"));
     write_text(partial, QZ_OUTPUT_MARKER, "");
     check_ok(qz_output_open(&o, test_path("out"), false));
@@ -201,12 +201,12 @@ Test(output, nothing_to_resume)
     check_fails(QZ_IO, "nothing to resume: the run has finished", qz_output_resume(&o, path, true));
     check_ok(qz_folder_make(partial));
     write_text(partial, "mine", "x");
-    check_fails(QZ_IO, "is in the way and not from a run of qcal", qz_output_resume(&o, path, true));
+    check_fails(QZ_IO, "is in the way and not from a run of ours", qz_output_resume(&o, path, true));
     write_text(partial, QZ_OUTPUT_MARKER, "");
     check_fails(QZ_IO, "exists and is not empty", qz_output_resume(&o, path, false));
     check_ok(qz_output_resume(&o, path, true));
     qz_output *second;
-    check_fails(QZ_IO, "another qcal is working there", qz_output_resume(&second, path, true));
+    check_fails(QZ_IO, "another run is working there", qz_output_resume(&second, path, true));
     check_ok(qz_output_commit(o));
     cr_assert(holds(path, "mine") && !holds(path, "old"));
 }
@@ -226,7 +226,7 @@ Test(output, two_runs_do_not_meet)
 {
     qz_output *first, *second;
     check_ok(qz_output_open(&first, test_path("out"), false));
-    check_fails(QZ_IO, "another qcal is working there", qz_output_open(&second, test_path("out"), false));
+    check_fails(QZ_IO, "another run is working there", qz_output_open(&second, test_path("out"), false));
     check_ok(qz_output_commit(first));
 }
 

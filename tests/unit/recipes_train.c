@@ -177,6 +177,10 @@ Test(train, adapters)
                 with(&r, "train.parameters=adapter", "weights=null", "train.adapter.merge_aware=true"));
     check_fails(QZ_ARG, "train.adapter.dropout: found 0.5, but merge_aware",
                 with(&r, "train.parameters=adapter", "train.adapter={\"merge_aware\": true, \"dropout\": 0.5}"));
+    check_fails(QZ_ARG, "train.init: the merged weight changes with its adapter",
+                with(&r, "train.parameters=adapter", "train.adapter.merge_aware=true", "train.init=folder"));
+    check_fails(QZ_ARG, "train.quantizer.scales: the merged weight changes with its adapter",
+                with(&r, "train.parameters=adapter", "train.adapter.merge_aware=true", "train.quantizer.method=lsq"));
     check_fails(QZ_ARG, "train.quantizer: an adapter is trained beside unrounded weights",
                 with(&r, "train.parameters=adapter", "train.quantizer={}"));
     check_fails(QZ_ARG, "train.init: nothing is rounded while training (train.adapter.merge_aware is false)",

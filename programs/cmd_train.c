@@ -1,0 +1,174 @@
+/* qat train: recipe -> model -> plan -> (the recipe's own quantization) -> training in OUTPUT.partial -> what was
+ * exported, read back and evaluated beside the original and the start -> report.json -> OUTPUT. */
+#include <math.h>
+#include <stdio.h>
+
+#include "base/file.h"
+#include "programs/adapter_folder.h"
+#include "programs/checkpoint_run.h"
+#include "programs/signals.h"
+#include "programs/trained_export.h"
+
+/* ---- where it starts ---- */
+
+/* The checkpoint of train.init "ptq" in OUTPUT.partial, while training lasts. */
+static const char start_folder[] = "start";
+
+/* Quantizes into OUTPUT.partial/start, unless the run that is resumed did; then the model is opened from there. */
+static qz_status quantize(qz_run *r)
+{
+    qz_arena *arena = r->cli->arena;
+    const char *folder = qz_path_join(arena, qz_output_work(r->made[0].output), start_folder);
+    const char *unfinished = folder ? qz_arena_printf(arena, "%s.partial", folder) : NULL;
+    if (!unfinished) return qz_arena_failed(arena);
+    if (!qz_path_exists(folder)) {
+        if (qz_path_exists(unfinished)) QZ_TRY(qz_folder_remove(unfinished));
+        QZ_TRY(qz_folder_make(unfinished));
+        QZ_TRY(qz_run_calibrate(r, r->job.session.model, &unfinished, false));
+        QZ_TRY(qz_path_rename(unfinished, folder));
+    }
+    return qz_session_open_weights(&r->job.start, folder, r->job.recipe->backend, r->job.output[0].pass_through, arena);
+}
+
+static qz_status prepare_start(qz_run *r)
+{
+    if (qz_recipe_starts_from_ptq(r->job.recipe)) QZ_TRY(quantize(r));
+    if (!r->job.start.ckpt || !r->job.recipe->evaluate.wanted) return QZ_OK;
+    return qz_run_evaluate_folder(r, 0, qz_ckpt_folder(r->job.start.ckpt), &r->made[0].result.start);
+}
+
+static qz_status remove_start(qz_run *r)
+{
+    qz_session_close(&r->job.start);
+    if (!qz_recipe_starts_from_ptq(r->job.recipe)) return QZ_OK;
+    const char *folder = qz_path_join(r->cli->arena, qz_output_work(r->made[0].output), start_folder);
+    return folder ? qz_folder_remove(folder) : qz_arena_failed(r->cli->arena);
+}
+
+/* ---- training ---- */
+
+static qz_loader_pack pack_of(qz_train_pack pack)
+{
+    static const qz_loader_pack packs[] = {[QZ_TRAIN_PACK_AUTO] = QZ_LOADER_AUTO,
+                                           [QZ_TRAIN_PACK_DOCUMENTS] = QZ_LOADER_DOCUMENTS,
+                                           [QZ_TRAIN_PACK_STREAM] = QZ_LOADER_STREAM};
+    return packs[pack];
+}
+
+/* "eos_token_id" of config.json, the first of a list; -1: none. */
+static int32_t end_of_text(const qz_ckpt *c)
+{
+    const qz_json_node *node = qz_json_get(qz_json_root(qz_ckpt_config(c)), "eos_token_id");
+    if (qz_json_is(node, QZ_JSON_ARRAY)) node = qz_json_first(node);
+    return qz_json_is(node, QZ_JSON_NUMBER) ? (int32_t)qz_json_double(node) : -1;
+}
+
+static qz_status open_loader(qz_loader **out, const qz_run *r)
+{
+    const qz_session *s = &r->job.session;
+    const qz_recipe_train *t = &r->job.recipe->train;
+    const qz_model_config *config = qz_model_config_of(s->model);
+    const qz_loader_rule rule = {.path = t->data,
+                                 .field = t->field,
+                                 .model = qz_ckpt_folder(s->ckpt),
+                                 .length = t->sequence_length,
+                                 .bos = config->bos,
+                                 .eos = end_of_text(s->ckpt),
+                                 .shuffle = t->shuffle,
+                                 .pack = pack_of(t->pack),
+                                 .seed = t->seed,
+                                 .vocabulary = config->vocabulary,
+                                 .batch = t->batch,
+                                 .folder = qz_output_work(r->made[0].output)};
+    QZ_TRY_CTX(qz_session_can_read(s, t->data), "train.data");
+    QZ_TRY_CTX(qz_loader_open(out, &rule, s->tokenizer), "train.data");
+    return QZ_OK;
+}
+
+/* What was trained, into the folder. */
+static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *start)
+{
+    if (r->job.recipe->train.adapter.wanted)
+        return qz_adapter_write(qz_output_work(r->made[0].output), student, r->job.recipe);
+    const qz_job_output *o = &r->job.output[0];
+    const qz_calib_output output = {.recipe = o->recipe,
+                                    .plan = &o->plan,
+                                    .folder = qz_output_work(r->made[0].output),
+                                    .report = r->made[0].report};
+    return qz_trained_export(student, start, &output, r->progress);
+}
+
+/* Of states and log. */
+static qz_status training_folder(const char **out, const qz_run *r)
+{
+    *out = qz_path_join(r->cli->arena, qz_output_work(r->made[0].output), QZ_OUTPUT_TRAINING);
+    return *out ? qz_folder_make(*out) : qz_arena_failed(r->cli->arena);
+}
+
+static qz_status train_on(qz_run *r, qz_loader *loader)
+{
+    char hash[2][QZ_HASH_TEXT] = {"", ""};
+    qz_run_result *result = &r->made[0].result;
+    qz_train_args args = qz_job_train_args(&r->job);
+    qz_trained *trained;
+    QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.model), hash[0]));
+    if (args.teacher) QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.teacher), hash[1]));
+    args.loader = loader;
+    args.evaluation = &r->evaluation;
+    QZ_TRY(training_folder(&args.folder, r));
+    args.model_hash = hash[0];
+    args.teacher_hash = hash[1];
+    args.resume = r->cli->resume;
+    args.times = true;
+    args.report = r->made[0].report;
+    args.progress = r->progress;
+    QZ_TRY(qz_train_run(&trained, &args));
+    result->trained = true;
+    result->training = *qz_trained_result(trained);
+    snprintf(result->training_hash, sizeof result->training_hash, "%s", qz_loader_hash(loader));
+    qz_status status = export_trained(r, qz_trained_student(trained), args.model);
+    qz_trained_free(trained);
+    return status;
+}
+
+static qz_status train(qz_run *r)
+{
+    qz_loader *loader;
+    QZ_TRY(open_loader(&loader, r));
+    qz_status status = train_on(r, loader);
+    qz_loader_close(loader);
+    return status;
+}
+
+/* An adapter is no model by itself: its figures are those that training found with the base under it. */
+static qz_status measure(qz_run *r)
+{
+    qz_run_result *result = &r->made[0].result;
+    const char *folder = qz_output_work(r->made[0].output);
+    const qz_recipe_train *t = &r->job.recipe->train;
+    if (!t->adapter.wanted) return qz_run_evaluate_folder(r, 0, folder, &result->made);
+    const double found = t->keep_best ? result->training.best_perplexity : result->training.last_perplexity;
+    result->made.evaluated = r->job.recipe->evaluate.wanted;
+    result->made.perplexity = (qz_perplexity){.perplexity = found,
+                                              .mean_log_prob = -log(found),
+                                              .tokens = r->evaluation.count * (r->evaluation.length - 1),
+                                              .windows = r->evaluation.count};
+    return qz_folder_bytes(&result->made.folder_bytes, folder);
+}
+
+static qz_status work(qz_run *r)
+{
+    QZ_TRY(qz_run_load_texts(r));
+    QZ_TRY(qz_run_evaluate_original(r));
+    QZ_TRY(prepare_start(r));
+    QZ_TRY(train(r));
+    QZ_TRY(remove_start(r));
+    QZ_TRY(measure(r));
+    QZ_TRY(qz_signals_check());
+    return qz_run_conclude(r, 0);
+}
+
+qz_status qz_cmd_train(qz_cli *cli, int *exit_code)
+{
+    return qz_run_command(cli, exit_code, work);
+}

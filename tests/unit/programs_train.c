@@ -1,0 +1,233 @@
+/* qat train and qat merge as a user runs them, in small: what they leave is what qcal reads, an interrupted run goes on
+ * to the same bytes, and what cannot be is refused. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "testing/process.h"
+#include "testing/testing.h"
+
+static test_process process;
+static qz_arena *arena;
+
+static void setup(void)
+{
+    check_ok(qz_arena_new(&arena, "test"));
+}
+
+static void teardown(void)
+{
+    qz_arena_free(arena);
+}
+
+TestSuite(train, .init = setup, .fini = teardown);
+
+static const char *const small[] = {"train.steps=2",
+                                    "train.batch=2",
+                                    "train.micro_batch=1",
+                                    "train.sequence_length=16",
+                                    "train.save_every=1",
+                                    "evaluate.windows=2",
+                                    "evaluate.sequence_length=32",
+                                    "evaluate.accept=null",
+                                    "calibration=null",
+                                    NULL};
+
+/* qat COMMAND RECIPE with the settings above and more of them, NULL-terminated; one that begins with -- is an option.
+ */
+static void qat_list(const char *command, const char *recipe, test_limits limits, const char *const *more)
+{
+    const char *argv[64] = {QAT_PATH, command, recipe};
+    int n = 3;
+    if (strcmp(command, "plan") != 0) argv[n++] = "--quiet";
+    for (int i = 0; small[i]; i++) argv[n++] = "--set", argv[n++] = small[i];
+    for (; *more; more++) {
+        if (strncmp(*more, "--", 2) != 0) argv[n++] = "--set";
+        argv[n++] = *more;
+    }
+    test_process_run(&process, argv, limits);
+}
+
+#define qat(command, recipe, ...) qat_list(command, recipe, (test_limits){0}, (const char *const[]){__VA_ARGS__, NULL})
+#define check_qat(command, recipe, ...)                                                                                \
+    do {                                                                                                               \
+        qat(command, recipe, __VA_ARGS__);                                                                             \
+        cr_assert(process.exit_code == 0, "%s", process.err);                                                          \
+    } while (0)
+#define check_refused(code, part, command, recipe, ...)                                                                \
+    do {                                                                                                               \
+        qat(command, recipe, __VA_ARGS__);                                                                             \
+        cr_assert(process.exit_code == (code), "exit code %d: %s", process.exit_code, process.err);                    \
+        cr_assert(strstr(process.err, part) != NULL, "\"%s\" is not in: %s", part, process.err);                       \
+    } while (0)
+
+static const char *below(const char *folder, const char *name)
+{
+    return qz_arena_printf(arena, "%s/%s", folder, name);
+}
+
+static const char *output(const char *folder)
+{
+    return qz_arena_printf(arena, "--output=%s", folder);
+}
+
+/* A number of folder/report.json, by object and key. */
+static double reported(const char *folder, const char *object, const char *member, const char *key)
+{
+    char *text;
+    size_t size;
+    qz_json *doc;
+    check_ok(qz_file_read(&text, &size, below(folder, "report.json"), 1 << 22, arena));
+    check_ok(qz_json_parse(&doc, text, size));
+    const qz_json_node *node = qz_json_get(qz_json_root(doc), object);
+    if (member) node = qz_json_get(node, member);
+    cr_assert(qz_json_get(node, key) != NULL, "%s has no %s in %s", folder, key, text);
+    const double found = qz_json_double(qz_json_get(node, key));
+    qz_json_close(doc);
+    return found;
+}
+
+/* What qcal finds on the same windows. */
+static double evaluated(const char *folder)
+{
+    qz_json *doc;
+    const char *argv[] = {QCAL_PATH,           "eval", folder,   "--data", "demo/text/test.txt", "--windows", "2",
+                          "--sequence-length", "32",   "--json", NULL};
+    test_process_run(&process, argv, (test_limits){0});
+    cr_assert(process.exit_code == 0, "%s", process.err);
+    check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
+    const double found = qz_json_double(qz_json_get(qz_json_root(doc), "perplexity"));
+    qz_json_close(doc);
+    return found;
+}
+
+static void check_same_file(const char *a, const char *b)
+{
+    char *text[2];
+    size_t size[2];
+    check_ok(qz_file_read(&text[0], &size[0], a, 1 << 26, arena));
+    check_ok(qz_file_read(&text[1], &size[1], b, 1 << 26, arena));
+    cr_assert(size[0] == size[1] && memcmp(text[0], text[1], size[0]) == 0, "%s differs from %s", a, b);
+}
+
+/* Rounding to nearest as the start: no calibration is needed. */
+#define FROM_ROUNDED "weights.solver=rtn", "weights.range=minmax"
+
+Test(train, a_quantized_model_is_what_qcal_reads)
+{
+    const char *out = test_path("w3");
+    check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out));
+    cr_assert(strstr(process.out, "quantized, not trained") && strstr(process.out, "quantized and trained"), "%s",
+              process.out);
+    cr_assert_eq(reported(out, "training", NULL, "steps"), 2);
+    cr_assert_eq(reported(out, "result", "quantized", "perplexity"), evaluated(out));
+    cr_assert(qz_path_exists(below(out, "training/log.jsonl")));
+    cr_assert(qz_path_exists(below(out, "training/state-00000002.h5")));
+    cr_assert_not(qz_path_exists(below(out, "start")));
+}
+
+Test(train, an_interrupted_run_goes_on_to_the_same_bytes)
+{
+    const char *whole = test_path("whole"), *out = test_path("stopped");
+    const char *state = below(out, "../stopped.partial/training/state-00000001.h5");
+    const char *const settings[] = {FROM_ROUNDED, "train.steps=4", output(out), NULL};
+    check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4", output(whole));
+    qat_list("train", "recipes/qat-w3.json", (test_limits){.stop_on = state}, settings);
+    if (process.exit_code != 0) {
+        cr_assert(process.exit_code == 130, "%s", process.err);
+        cr_assert(strstr(process.err, "keeps the state after step") != NULL, "%s", process.err);
+        check_refused(1, "go on with --resume", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4",
+                      output(out));
+        check_refused(2, "train.steps", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=5", output(out),
+                      "--resume");
+        check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4", output(out), "--resume",
+                  "--threads=1");
+    }
+    check_same_file(below(whole, "model.safetensors"), below(out, "model.safetensors"));
+}
+
+Test(train, an_adapter_merges_into_what_was_trained)
+{
+    const char *out = test_path("lora"), *merged = test_path("merged");
+    check_qat("train", "recipes/qlora.json", output(out), "train.learning_rate=0.01");
+    cr_assert(qz_path_exists(below(out, "adapter_config.json")));
+    cr_assert(qz_path_exists(below(out, "adapter_model.safetensors")));
+    cr_assert_not(qz_path_exists(below(out, "model.safetensors")));
+    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+    check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.learning_rate=0.01");
+    cr_assert(strstr(process.out, "gain of the adapter") != NULL, "%s", process.out);
+    const double trained = reported(out, "training", NULL, "last_perplexity"), found = evaluated(merged);
+    cr_assert_eq(reported(merged, "result", "quantized", "perplexity"), found);
+    cr_assert(fabs(found / trained - 1) < 1e-5, "%.9g, trained %.9g", found, trained);
+}
+
+/* Unrounded in training: the sum is quantized by the recipe's solver, or written as it is. */
+Test(train, a_plain_adapter_merges_into_any_container)
+{
+    const char *out = test_path("beside");
+    const char *const merges[][3] = {{"weights.format=int8", "export.container=gptq", "quantized"},
+                                     {"weights=null", "export.container=dense", "sum"}};
+    check_qat("train", "recipes/qlora.json", output(out), "train.adapter.merge_aware=false",
+              "train.learning_rate=0.01");
+    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+    for (int i = 0; i < 2; i++) {
+        const char *merged = test_path(merges[i][2]);
+        check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.adapter.merge_aware=false",
+                  merges[i][0], merges[i][1]);
+        const double adapted = exp(reported(merged, "merge", NULL, "adapted_loss"));
+        cr_assert(fabs(evaluated(merged) / adapted - 1) < 0.02, "%s: %g", merges[i][2], adapted);
+        cr_assert_not(qz_path_exists(below(merged, "sum")));
+    }
+}
+
+Test(train, from_random_weights)
+{
+    const char *out = test_path("random");
+    check_qat("train", "recipes/pretrain-demo.json", output(out));
+    const double first = reported(out, "training", NULL, "first_perplexity"), found = evaluated(out);
+    cr_assert(first > 1000 && found > 100, "%g, then %g", first, found);
+    cr_assert_eq(reported(out, "result", "quantized", "perplexity"), found);
+}
+
+Test(train, the_plan_is_printed)
+{
+    check_qat("plan", "recipes/qat-w3.json", FROM_ROUNDED);
+    cr_assert(strstr(process.out, "numbers, in 2 steps of 32 tokens") != NULL, "%s", process.out);
+}
+
+Test(train, what_cannot_be_is_refused)
+{
+    const char *out = output(test_path("refused"));
+    check_refused(2, "only an \"adapter\" can be merged", "merge", "recipes/qat-w3.json", FROM_ROUNDED, out);
+    check_refused(1, "no/adapter", "merge", "recipes/qlora.json", "--adapter=no/adapter", out);
+    check_refused(2, "train.init: demo/model is not quantized", "train", "recipes/qat-w3.json", FROM_ROUNDED,
+                  "train.init=demo/model", out);
+    check_refused(2, "train.loss.teacher: tests/golden/models/llama has a vocabulary of", "train",
+                  "recipes/qat-w3.json", FROM_ROUNDED, "train.loss.teacher=tests/golden/models/llama", out);
+    check_refused(2, "lm_head: training rounds the linears of the layers only", "train", "recipes/qat-w3.json",
+                  "train.init=null", FROM_ROUNDED, "model=tests/golden/models/llama", "weights.skip=[]",
+                  "weights.group=channel", out);
+    check_refused(1, "train.data", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.data=no/text.txt", out);
+}
+
+Test(train, a_recipe_without_training_is_qcals)
+{
+    const char *argv[] = {QAT_PATH, "train", "recipes/gptq-w4.json", NULL};
+    test_process_run(&process, argv, (test_limits){0});
+    cr_assert(process.exit_code == 2, "%s", process.err);
+    cr_assert(strstr(process.err, "train: missing: this recipe does not train; `qcal run") != NULL, "%s", process.err);
+}
+
+Test(train, an_adapter_of_another_recipe_is_refused)
+{
+    const char *out = test_path("other");
+    check_qat("train", "recipes/qlora.json", output(out), "train.adapter.targets=[\"q_proj\"]");
+    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out), *merged = output(test_path("never"));
+    check_refused(2, "the recipe says 8: set train.adapter.rank", "merge", "recipes/qlora.json", adapter, merged,
+                  "train.adapter.targets=[\"q_proj\"]", "train.adapter.rank=8");
+    check_refused(2, "train.adapter.targets must name what has an adapter", "merge", "recipes/qlora.json", adapter,
+                  merged);
+    cr_assert_not(qz_path_exists(test_path("never")));
+}
