@@ -208,9 +208,9 @@ static void check_refused(const fixture *f)
     qz_tape *t;
     qz_var *hidden, *head;
     check_ok(qz_tape_new(&t, qz_model_backend(f->model), false));
-    check_fails(QZ_UNSUPPORTED, "experts",
-                qz_model_tape_forward(f->model, t, &none, (qz_tape_batch){1, 4, f->ids, NULL}, &hidden, &head,
-                                      f->arena));
+    check_fails(
+        QZ_UNSUPPORTED, "experts",
+        qz_model_tape_forward(f->model, t, &none, (qz_tape_batch){1, 4, f->ids, NULL}, &hidden, &head, f->arena));
     qz_tape_free(t);
 }
 

@@ -24,8 +24,7 @@ static qz_tensor guarded(problem *p, const rule_input *in)
 static void check_guards(const qz_tensor *x)
 {
     const int64_t count = qz_tensor_count(x);
-    for (int64_t i = 0; i < GUARD; i++)
-        cr_assert(qz_f32(x)[-1 - i] == untouched && qz_f32(x)[count + i] == untouched);
+    for (int64_t i = 0; i < GUARD; i++) cr_assert(qz_f32(x)[-1 - i] == untouched && qz_f32(x)[count + i] == untouched);
 }
 
 typedef struct setting {

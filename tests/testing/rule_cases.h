@@ -153,8 +153,8 @@ static inline void rope_plan(problem *p)
         sine[i] = sinf((float)i);
     }
     for (int t = 0; t < d[0]; t++) positions[t] = (t + 2) % d[0];
-    p->rotation = (qz_rotation){qz_tensor_2d(cosine, QZ_F32, d[0], half), qz_tensor_2d(sine, QZ_F32, d[0], half),
-                                positions};
+    p->rotation =
+        (qz_rotation){qz_tensor_2d(cosine, QZ_F32, d[0], half), qz_tensor_2d(sine, QZ_F32, d[0], half), positions};
     set_result(p, d[0], d[1] * d[2]);
 }
 
@@ -376,11 +376,8 @@ static inline void low_rank_forward(double *y, double *const *x, const problem *
 static inline void fake_quant_plan(problem *p)
 {
     const int *d = p->dims;
-    const qz_scheme scheme = {.format = QZ_FORMAT_INT4,
-                              .piece_rows = 1,
-                              .piece_cols = d[2],
-                              .symmetric = d[3],
-                              .scale_type = QZ_F32};
+    const qz_scheme scheme = {
+        .format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = d[2], .symmetric = d[3], .scale_type = QZ_F32};
     const int64_t pieces = d[0] * (d[1] / d[2]);
     const double gain = 1 / sqrt((double)d[2] * (d[3] ? 7 : 15)); /* Esser et al. 2020, section 2.2 */
     check_ok(qz_qtensor_alloc(&p->q, &scheme, d[0], d[1], p->arena));
@@ -446,10 +443,8 @@ static inline void round_inputs_plan(problem *p)
 {
     const int *d = p->dims;
     one_plan(p);
-    p->scheme = (qz_act_scheme){.mode = d[2] ? QZ_ACT_TENSOR : QZ_ACT_TOKEN,
-                                .format = QZ_FORMAT_INT8,
-                                .symmetric = true,
-                                .divisor = 127};
+    p->scheme = (qz_act_scheme){
+        .mode = d[2] ? QZ_ACT_TENSOR : QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127};
     if (!d[4]) {
         p->values.scale = 0.01f;
         return;
@@ -546,17 +541,17 @@ static inline void segment_forward(double *y, double *const *x, const problem *p
 
 #define RULE_ROW(name, ...)                                                                                            \
     {                                                                                                                  \
-        #name, name##_plan, name##_build, name##_forward,                                                              \
+#name, name##_plan, name##_build, name##_forward,                                                              \
         {                                                                                                              \
             __VA_ARGS__                                                                                                \
         }                                                                                                              \
     }
-#define swiglu_plan   two_plan
-#define geglu_plan    two_plan
-#define add_plan      two_plan
+#define swiglu_plan two_plan
+#define geglu_plan two_plan
+#define add_plan two_plan
 #define multiply_plan two_plan
-#define softcap_plan  one_plan
-#define scale_plan    one_plan
+#define softcap_plan one_plan
+#define scale_plan one_plan
 
 static const rule_case rule_cases[] = {
     RULE_ROW(linear, {1, 1, 1, 1, 1}, {5, 7, 3}, {9, 16, 11, 1}, {6, 5, 8, 0, 1}, {17, 8, 9, 1, 1}),

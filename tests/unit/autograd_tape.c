@@ -125,8 +125,7 @@ Test(tape, twice_in_one_operation)
     check_ok(qz_ag_multiply(&y, f.t, b, b)); /* 16 x^2 */
     qz_var_release(f.t, b);
     go_back(&f, y);
-    for (int i = 0; i < COUNT; i++)
-        cr_assert_float_eq(qz_f32(&f.dx)[i], 32 * qz_f32(&f.x)[i] * qz_f32(&f.dy)[i], 1e-4);
+    for (int i = 0; i < COUNT; i++) cr_assert_float_eq(qz_f32(&f.dx)[i], 32 * qz_f32(&f.x)[i] * qz_f32(&f.dy)[i], 1e-4);
     cr_assert(qz_tape_used(f.t) == 0);
     fixture_free(&f);
 }
@@ -267,7 +266,8 @@ Test(tape, cheap_values_are_made_again)
     cr_assert(qz_tape_used(a.t) == 3 * BYTES); /* gate, up and the result */
     cr_assert(norms == 1 && gates == 1 && drops == 1);
     go_back(&a, y);
-    cr_assert(norms == 2 && gates == 2 && drops == 3); /* once for all that read it; a mask once more for its gradient */
+    cr_assert(norms == 2 && gates == 2 &&
+              drops == 3); /* once for all that read it; a mask once more for its gradient */
     cheap_chain(&b, true, &y);
     cr_assert(qz_tape_used(b.t) == 6 * BYTES);
     go_back(&b, y);
@@ -398,8 +398,8 @@ static qz_status whole_program(fixture *f)
     const qz_act_values values = {.scale = 0.01f};
     const stretch s = {f, 1};
     const qz_rotation r = rotation(f->arena);
-    const qz_head_rule rule = {.labels = labels, .softcap = 3, .cross_entropy = 1, .cross_entropy_per = T - 1,
-                               .divergence_per = 1};
+    const qz_head_rule rule = {
+        .labels = labels, .softcap = 3, .cross_entropy = 1, .cross_entropy_per = T - 1, .divergence_per = 1};
     qz_head_sums sums;
     qz_var *x, *w, *a, *v[9];
     QZ_TRY(qz_tape_leaf(&x, f->t, &f->x, &f->dx));
