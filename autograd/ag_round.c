@@ -26,7 +26,7 @@ void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset)
 }
 
 /* Esser et al. 2020, section 2.2: 1 / sqrt(N Qp), N weights that share a scale. */
-static float scale_gradient_factor(const qz_qtensor *q)
+float qz_ag_scale_factor(const qz_qtensor *q)
 {
     const qz_scheme *s = &q->scheme;
     const qz_format_info *f = qz_format_of(s->format);
@@ -66,7 +66,7 @@ static qz_status fake_quant_vjp(qz_tape *t, qz_node *n)
     QZ_TRY(learned_grad(t, n->in[1], &dscale, &want_scale));
     QZ_TRY(learned_grad(t, n->in[2], &doffset, &want_offset));
     QZ_RUN(t, qz_op_fake_quant_grad(t->backend, &n->out->grad, want_scale, want_offset, &n->out->grad, &n->in[0]->value,
-                                    grid->q, grid->rule, scale_gradient_factor(grid->q)));
+                                    grid->q, grid->rule, qz_ag_scale_factor(grid->q)));
     return qz_grad_pass(t, n->in[0], n->out);
 }
 
