@@ -127,7 +127,8 @@ static qz_status open_loader(qz_loader **out, const qz_run *r)
                                  .seed = t->seed,
                                  .vocabulary = config->vocabulary,
                                  .batch = t->batch,
-                                 .folder = qz_output_work(r->made[0].output)};
+                                 .folder = qz_output_work(r->made[0].output),
+                                 .progress = r->progress};
     QZ_TRY_CTX(qz_session_can_read(s, t->data), "train.data");
     QZ_TRY_CTX(qz_loader_open(out, &rule, s->tokenizer), "train.data");
     return QZ_OK;
