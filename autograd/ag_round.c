@@ -1,6 +1,6 @@
 /* Rounding in the forward pass, straight through in the backward pass (Bengio et al. 2013, section 4): weights on their
- * grids, inputs of linears, keys and values. The rounded value is never kept: it is made again from the unrounded one,
- * which is a parameter or cheap itself. */
+ * grids, inputs of linears, keys and values. Of the first two the rounded value is not kept: it is made again from the
+ * unrounded one, which is a parameter or cheap itself. Of keys and values the unrounded one is not kept. */
 #include <math.h>
 #include <string.h>
 
@@ -161,7 +161,7 @@ qz_status qz_ag_round_inputs(qz_var **y, qz_tape *t, qz_var *x, const qz_act_sch
     if (needs_mask(&how) && qz_node_wanted(t, &spec))
         QZ_TRY(qz_pool_get(t->pool, &mask, (size_t)(qz_tensor_count(&x->value) + 7) / 8));
     QZ_TRY(round_inputs(t, *y, x, &how, &mask));
-    QZ_TRY(qz_node_add(t, &spec, &n));
+    QZ_TRY(scale_grad ? qz_node_force(t, &spec, &n) : qz_node_add(t, &spec, &n));
     if (n) n->extra = mask;
     return QZ_OK;
 }

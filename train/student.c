@@ -43,7 +43,7 @@ static qz_status apply_trained(const request *r, qz_var *x, qz_var *residual, qz
     if (step->rounded)
         QZ_TRY(leaf_rows(&w, r, qz_var_value(step->rounded), &step->grad));
     else
-        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->l->grad.data || r->s->rule.dry ? &r->l->grad : NULL));
+        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->s->rule.train_weights ? &r->l->grad : NULL));
     return qz_ag_linear(y, r->t, x, w, bias, residual);
 }
 
