@@ -70,6 +70,14 @@ static qz_status merge_and_quantize(qz_run *r, qz_student *student)
 
 /* ---- the merge ---- */
 
+/* Static scales of activations and cache come from text: calibration finds them for the sum, whose weights it rounds
+ * as training did. */
+static bool is_rounded_here(const qz_recipe *r)
+{
+    if (!r->weights.wanted) return true;
+    return r->train.adapter.merge_aware && r->activations.mode != QZ_ACT_TENSOR && !r->kv_cache.scheme.wanted;
+}
+
 static qz_status write_merged(qz_run *r, qz_student *student)
 {
     const qz_job_output *o = &r->job.output[0];
@@ -77,8 +85,7 @@ static qz_status write_merged(qz_run *r, qz_student *student)
                                     .plan = &o->plan,
                                     .folder = qz_output_work(r->made[0].output),
                                     .report = r->made[0].report};
-    const bool rounded_as_trained = o->recipe->train.adapter.merge_aware || !o->recipe->weights.wanted;
-    if (!rounded_as_trained) return merge_and_quantize(r, student);
+    if (!is_rounded_here(o->recipe)) return merge_and_quantize(r, student);
     return qz_trained_export(student, r->job.session.model, &output, r->progress);
 }
 

@@ -43,7 +43,7 @@ static qz_status apply_trained(const request *r, qz_var *x, qz_var *residual, qz
     if (step->rounded)
         QZ_TRY(leaf_rows(&w, r, qz_var_value(step->rounded), &step->grad));
     else
-        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->l->grad.data || r->s->rule.dry ? &r->l->grad : NULL));
+        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->s->rule.train_weights ? &r->l->grad : NULL));
     return qz_ag_linear(y, r->t, x, w, bias, residual);
 }
 
@@ -158,22 +158,45 @@ static qz_status round_linear(qz_student *s, int i)
     QZ_TRY(qz_tape_leaf(&w, s->outer, &l->weight, trained ? &l->grad : NULL));
     QZ_TRY(scale_vars(s, l, &grid));
     QZ_TRY(qz_ag_fake_quant(&step->rounded, s->outer, w, &grid));
+    qz_student_look(s, i, qz_var_value(step->rounded));
     return qz_var_gradient(s->outer, step->rounded, &step->grad);
+}
+
+/* Do scales start from the weights as they are now? Until the first step that rounds they do. */
+static bool starts(const qz_student *s)
+{
+    return !s->marks[QZ_STUDENT_BEGUN] && !s->rule.rounding.start_from_grid && !s->rule.rounding.fit && !s->rule.dry;
+}
+
+static qz_status start_scales(qz_student *s, qz_student_linear *l)
+{
+    QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
+    qz_student_start_scales(l);
+    return QZ_OK;
+}
+
+static qz_status round_all(qz_student *s)
+{
+    for (int i = 0; i < s->linears; i++) {
+        if (!s->linear[i].rounded || s->linear[i].base) continue;
+        if (starts(s)) QZ_TRY(start_scales(s, &s->linear[i]));
+        QZ_TRY(round_linear(s, i));
+    }
+    if (s->learning) s->marks[QZ_STUDENT_BEGUN] = s->marks[QZ_STUDENT_WATCHED] = 1;
+    return QZ_OK;
 }
 
 qz_status qz_student_begin_step(qz_student *s, bool learning)
 {
     qz_tape_reset(s->outer);
     s->learning = learning;
-    for (int i = 0; i < s->linears; i++) {
-        s->step[i] = (qz_student_step){0};
-        if (s->round && s->linear[i].rounded && !s->linear[i].base) QZ_TRY(round_linear(s, i));
-    }
-    return QZ_OK;
+    for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
+    return s->round ? round_all(s) : QZ_OK;
 }
 
 qz_status qz_student_end_step(qz_student *s)
 {
+    qz_student_hold_gradients(s);
     QZ_TRY(qz_tape_backward(s->outer));
     qz_student_points_end(s);
     for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
@@ -196,7 +219,7 @@ qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_te
 
 static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
 {
-    if (s->rule.rounding.fit || l->base) return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
+    if (s->rule.rounding.fit || l->base || starts(s)) return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
     const size_t pieces = (size_t)qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     memcpy(q->scales, l->q.scales, pieces * sizeof *q->scales);
     if (q->zeros) memcpy(q->zeros, l->q.zeros, pieces);
@@ -227,6 +250,7 @@ qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena
     QZ_TRY(qz_student_weight(s, i, true, &weight));
     QZ_TRY(set_grid(s, l, out, &weight));
     qz_round_to_nearest(out, &weight);
+    qz_student_hold_codes(s, i, out);
     return QZ_OK;
 }
 

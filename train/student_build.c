@@ -242,7 +242,7 @@ static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *wh
     return qz_student_add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
 }
 
-static void start_learned(qz_student_linear *l)
+void qz_student_start_scales(const qz_student_linear *l)
 {
     const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
     if (l->scale) memcpy(l->scale->value.data, l->q.scales, (size_t)pieces * sizeof(float));
@@ -277,7 +277,7 @@ static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch
     if (s->rule.dry) return QZ_OK;
     QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
                               : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
-    start_learned(l);
+    qz_student_start_scales(l);
     return QZ_OK;
 }
 
@@ -457,6 +457,8 @@ static qz_status build(qz_student *s)
     qz_arena_free(scratch);
     QZ_TRY(status);
     QZ_TRY(qz_student_add_points(s));
+    QZ_TRY(qz_student_add_watches(s));
+    QZ_TRY(qz_student_add_tensors(s));
     return no_target(s);
 }
 
