@@ -167,3 +167,197 @@ Test(trained, quantization_aware_training_too)
         comes_back("llama", i, &learned);
     }
 }
+
+/* ---- adapters ---- */
+
+/* A recipe for the golden adapter, with further settings. */
+static qz_recipe *adapter_recipe(qz_arena *arena, const char *set, const char *value)
+{
+    static const char text[] =
+        "{\"version\": 1, \"model\": \"llama\", \"output\": \"/tmp\", \"export\": {\"container\": \"dense\"},"
+        " \"train\": {\"data\": \"a.txt\", \"parameters\": \"adapter\", \"steps\": 1,"
+        "             \"adapter\": {\"rank\": 4, \"alpha\": 8}}}";
+    const qz_recipe_catalog catalog = {qz_transforms(), qz_ranges(),    qz_solvers(), qz_containers(),
+                                       qz_backends(),   qz_observers(), NULL};
+    const qz_override over = {set, value, set, false};
+    qz_recipe *recipe;
+    check_ok(qz_recipe_parse(&recipe, text, strlen(text), "recipe", &catalog, &over, set != NULL, arena));
+    return recipe;
+}
+
+static qz_student *adapted(const calib_case *c, int64_t rank, bool (*wanted)(void *context, const char *module))
+{
+    qz_student *s;
+    const qz_student_adapters how = {.rank = rank, .factor = 2, .wanted = wanted};
+    check_ok(qz_student_new(&s, c->model, &(qz_student_rule){.adapters = &how}));
+    return s;
+}
+
+static const char golden_adapter[] = "train/lora_adapter";
+
+Test(adapter_files, pefts_tensors_come_back_as_they_were)
+{
+    calib_case c = case_open("llama", NULL);
+    const char *folder = case_folder("adapter");
+    const qz_recipe *recipe = adapter_recipe(c.arena, NULL, NULL);
+    qz_student *s = adapted(&c, 4, every);
+    check_ok(qz_adapter_read(s, golden_path(golden_adapter), recipe));
+    check_ok(qz_adapter_write(folder, s, recipe));
+    qz_safetensors *ours, *theirs;
+    check_ok(qz_safetensors_open(&ours, test_path("adapter/adapter_model.safetensors")));
+    check_ok(qz_safetensors_open(&theirs, golden_path("train/lora_adapter/adapter_model.safetensors")));
+    cr_assert(qz_safetensors_count(ours) == qz_safetensors_count(theirs) && qz_safetensors_count(ours) > 20);
+    for (size_t i = 0; i < qz_safetensors_count(theirs); i++) {
+        const qz_stored *b = qz_safetensors_at(theirs, i), *a = qz_safetensors_find(ours, b->name);
+        cr_assert(a && a->view.dtype == b->view.dtype && a->bytes == b->bytes, "%s", b->name);
+        cr_assert(a->view.shape[0] == b->view.shape[0] && a->view.shape[1] == b->view.shape[1], "%s", b->name);
+        cr_assert(memcmp(a->view.data, b->view.data, a->bytes) == 0, "%s", b->name);
+    }
+    cr_assert(!qz_path_exists(test_path("adapter/adapter_model.safetensors.new")));
+    qz_safetensors_close(ours);
+    qz_safetensors_close(theirs);
+    qz_student_free(s);
+    case_close(&c);
+}
+
+static qz_json *read_config(const char *path, qz_arena *arena)
+{
+    char *text;
+    size_t size;
+    qz_json *doc;
+    check_ok(qz_file_read(&text, &size, path, 1 << 20, arena));
+    check_ok(qz_json_parse(&doc, text, size));
+    return doc;
+}
+
+/* What we say of an adapter is what PEFT says of the same one; what we leave out is PEFT's default. */
+Test(adapter_files, the_configuration_says_what_pefts_says)
+{
+    static const char *const keys[] = {"r", "lora_alpha", "lora_dropout"};
+    calib_case c = case_open("llama", NULL);
+    const char *folder = case_folder("config");
+    qz_student *s = adapted(&c, 4, every);
+    check_ok(qz_adapter_write(folder, s, adapter_recipe(c.arena, NULL, NULL)));
+    qz_json *ours = read_config(test_path("config/adapter_config.json"), c.arena),
+            *theirs = read_config(golden_path("train/lora_adapter/adapter_config.json"), c.arena);
+    const qz_json_node *a = qz_json_root(ours), *b = qz_json_root(theirs);
+    for (int i = 0; i < 3; i++)
+        cr_assert(qz_json_double(qz_json_get(a, keys[i])) == qz_json_double(qz_json_get(b, keys[i])), "%s", keys[i]);
+    cr_assert_str_eq(qz_json_text(qz_json_get(a, "peft_type")), "LORA");
+    cr_assert_str_eq(qz_json_text(qz_json_get(a, "task_type")), "CAUSAL_LM");
+    cr_assert_str_eq(qz_json_text(qz_json_get(a, "bias")), "none");
+    cr_assert(!qz_json_true(qz_json_get(a, "use_rslora")));
+    cr_assert(qz_json_count(qz_json_get(a, "target_modules")) == qz_json_count(qz_json_get(b, "target_modules")));
+    qz_json_close(ours);
+    qz_json_close(theirs);
+    qz_student_free(s);
+    case_close(&c);
+}
+
+static bool first_up(void *context, const char *module)
+{
+    return strcmp(module, "model.layers.0.mlp.up_proj") == 0;
+}
+
+/* PEFT takes "up_proj" for every layer's, so one of several is named in full. */
+Test(adapter_files, some_linears_of_a_kind_are_named_in_full)
+{
+    calib_case c = case_open("llama", NULL);
+    const char *folder = case_folder("some");
+    qz_student *s = adapted(&c, 4, first_up);
+    check_ok(qz_adapter_write(folder, s, adapter_recipe(c.arena, NULL, NULL)));
+    qz_json *ours = read_config(test_path("some/adapter_config.json"), c.arena);
+    const qz_json_node *targets = qz_json_get(qz_json_root(ours), "target_modules");
+    cr_assert(qz_json_count(targets) == 1);
+    cr_assert_str_eq(qz_json_text(qz_json_first(targets)), "model.layers.0.mlp.up_proj");
+    qz_json_close(ours);
+    qz_student_free(s);
+    case_close(&c);
+}
+
+/* The golden adapter with one key of its configuration changed. */
+static const char *changed_adapter(const char *name, const char *key, const char *value, qz_arena *arena)
+{
+    char *text, path[600];
+    size_t size;
+    const char *folder = case_folder(name);
+    check_ok(qz_file_read(&text, &size, golden_path("train/lora_adapter/adapter_config.json"), 1 << 20, arena));
+    check_ok(qz_json_text_set(&text, text, key, value, arena));
+    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+    test_write_file(path, text, strlen(text));
+    snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
+    check_ok(qz_file_copy(path, golden_path("train/lora_adapter/adapter_model.safetensors")));
+    return folder;
+}
+
+Test(adapter_files, what_cannot_be_merged_is_refused)
+{
+    static const struct {
+        const char *key, *value, *message;
+        qz_status status;
+    } refused[] = {{"use_dora", "true", "use_dora is true", QZ_UNSUPPORTED},
+                   {"peft_type", "\"LOHA\"", "peft_type is not LORA", QZ_UNSUPPORTED},
+                   {"fan_in_fan_out", "true", "fan_in_fan_out is true", QZ_UNSUPPORTED},
+                   {"rank_pattern", "{\"q_proj\": 8}", "differ between modules", QZ_UNSUPPORTED},
+                   {"alpha_pattern", "{\"q_proj\": 8}", "differ between modules", QZ_UNSUPPORTED},
+                   {"r", "8", "r is 8, the recipe says 4: set train.adapter.rank", QZ_ARG},
+                   {"lora_alpha", "16", "lora_alpha is 16, the recipe says 8: set train.adapter.alpha", QZ_ARG},
+                   {"use_rslora", "true", "set train.adapter.rslora", QZ_ARG}};
+    calib_case c = case_open("llama", NULL);
+    qz_student *s = adapted(&c, 4, every);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "refused%zu", i);
+        const char *folder = changed_adapter(name, refused[i].key, refused[i].value, c.arena);
+        check_fails(refused[i].status, refused[i].message,
+                    qz_adapter_read(s, folder, adapter_recipe(c.arena, NULL, NULL)));
+    }
+    qz_student_free(s);
+    case_close(&c);
+}
+
+static bool no_down(void *context, const char *module)
+{
+    return strstr(module, "down_proj") == NULL;
+}
+
+Test(adapter_files, tensors_and_targets_must_agree)
+{
+    calib_case c = case_open("llama", NULL);
+    const qz_recipe *recipe = adapter_recipe(c.arena, NULL, NULL);
+    const char *other = case_folder("other");
+    qz_student *few = adapted(&c, 4, no_down), *all = adapted(&c, 4, every), *large = adapted(&c, 5, every);
+    check_fails(QZ_ARG, "which train.adapter.targets does not name",
+                qz_adapter_read(few, golden_path(golden_adapter), recipe));
+    check_ok(qz_adapter_write(other, few, recipe));
+    check_fails(QZ_ARG, "train.adapter.targets must name what has an adapter", qz_adapter_read(all, other, recipe));
+    check_fails(QZ_SHAPE, "has the shape (4, 64), for this model and rank it would be (5, 64)",
+                qz_adapter_read(large, golden_path(golden_adapter), recipe));
+    check_fails(QZ_IO, "adapter_config.json", qz_adapter_read(all, case_folder("empty"), recipe));
+    qz_student_free(few);
+    qz_student_free(all);
+    qz_student_free(large);
+    case_close(&c);
+}
+
+Test(adapter_files, numbers_must_be_finite)
+{
+    calib_case c = case_open("llama", NULL);
+    const qz_recipe *recipe = adapter_recipe(c.arena, NULL, NULL);
+    const char *folder = case_folder("spoiled");
+    qz_student *s = adapted(&c, 4, every);
+    qz_f32(&qz_student_linear_at(s, 3)->a->value)[2] = NAN;
+    check_ok(qz_adapter_write(folder, s, recipe));
+    check_fails(QZ_NUMERIC, "is not finite at index 2", qz_adapter_read(s, folder, recipe));
+    qz_student_free(s);
+    case_close(&c);
+}
+
+Test(adapter_files, a_recipe_names_the_one_to_go_on_from)
+{
+    qz_arena *arena;
+    check_ok(qz_arena_new(&arena, "test"));
+    cr_assert(adapter_recipe(arena, NULL, NULL)->train.adapter.from == NULL);
+    cr_assert_str_eq(adapter_recipe(arena, "train.adapter.from", "out/a")->train.adapter.from, "out/a");
+    qz_arena_free(arena);
+}
