@@ -1,6 +1,6 @@
 /* Rounding in the forward pass, straight through in the backward pass (Bengio et al. 2013, section 4): weights on their
- * grids, inputs of linears, keys and values. The rounded value is never kept: it is made again from the unrounded one,
- * which is a parameter or cheap itself. */
+ * grids, inputs of linears, keys and values. Of the first two the rounded value is not kept: it is made again from the
+ * unrounded one, which is a parameter or cheap itself. Of keys and values the unrounded one is not kept. */
 #include <math.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset)
 }
 
 /* Esser et al. 2020, section 2.2: 1 / sqrt(N Qp), N weights that share a scale. */
-static float scale_gradient_factor(const qz_qtensor *q)
+float qz_ag_scale_factor(const qz_qtensor *q)
 {
     const qz_scheme *s = &q->scheme;
     const qz_format_info *f = qz_format_of(s->format);
@@ -66,7 +66,7 @@ static qz_status fake_quant_vjp(qz_tape *t, qz_node *n)
     QZ_TRY(learned_grad(t, n->in[1], &dscale, &want_scale));
     QZ_TRY(learned_grad(t, n->in[2], &doffset, &want_offset));
     QZ_RUN(t, qz_op_fake_quant_grad(t->backend, &n->out->grad, want_scale, want_offset, &n->out->grad, &n->in[0]->value,
-                                    grid->q, grid->rule, scale_gradient_factor(grid->q)));
+                                    grid->q, grid->rule, qz_ag_scale_factor(grid->q)));
     return qz_grad_pass(t, n->in[0], n->out);
 }
 
@@ -161,7 +161,7 @@ qz_status qz_ag_round_inputs(qz_var **y, qz_tape *t, qz_var *x, const qz_act_sch
     if (needs_mask(&how) && qz_node_wanted(t, &spec))
         QZ_TRY(qz_pool_get(t->pool, &mask, (size_t)(qz_tensor_count(&x->value) + 7) / 8));
     QZ_TRY(round_inputs(t, *y, x, &how, &mask));
-    QZ_TRY(qz_node_add(t, &spec, &n));
+    QZ_TRY(scale_grad ? qz_node_force(t, &spec, &n) : qz_node_add(t, &spec, &n));
     if (n) n->extra = mask;
     return QZ_OK;
 }

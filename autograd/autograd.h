@@ -112,6 +112,8 @@ typedef struct qz_ag_grid {
 QZ_NODISCARD qz_status qz_ag_fake_quant(qz_var **y, qz_tape *t, qz_var *w, const qz_ag_grid *grid);
 /* q's scales and zeros from learned ones: rounded to what the container stores. */
 void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset);
+/* What gradients of learned scales and offsets are multiplied by. */
+float qz_ag_scale_factor(const qz_qtensor *q);
 
 /* y = inputs of a linear as the server rounds them. `values` are copied. */
 QZ_NODISCARD qz_status qz_ag_round_inputs(qz_var **y, qz_tape *t, qz_var *x, const qz_act_scheme *scheme,

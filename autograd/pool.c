@@ -10,8 +10,7 @@
 struct qz_pool {
     bool dry;
     size_t used, held, peak;
-    qz_buffer *free;
-    long out; /* buffers in use, to find leaks */
+    qz_buffer *free, *out; /* out: in use */
 };
 
 enum { ALIGNMENT = 64 };
@@ -24,6 +23,27 @@ qz_status qz_pool_new(qz_pool **out, bool dry)
     return QZ_OK;
 }
 
+/* ---- lists ---- */
+
+static void link_first(qz_buffer **list, qz_buffer *b)
+{
+    b->previous = NULL;
+    b->next = *list;
+    if (*list) (*list)->previous = b;
+    *list = b;
+}
+
+static void take_out(qz_buffer **list, qz_buffer *b)
+{
+    if (b->previous)
+        b->previous->next = b->next;
+    else
+        *list = b->next;
+    if (b->next) b->next->previous = b->previous;
+}
+
+/* ---- buffers ---- */
+
 static void destroy(qz_pool *pool, qz_buffer *b)
 {
     pool->held -= b->bytes;
@@ -33,10 +53,10 @@ static void destroy(qz_pool *pool, qz_buffer *b)
 void qz_pool_free(qz_pool *pool)
 {
     if (!pool) return;
-    assert(pool->out == 0);
+    qz_pool_reclaim(pool);
     while (pool->free) {
         qz_buffer *b = pool->free;
-        pool->free = b->next;
+        take_out(&pool->free, b);
         destroy(pool, b);
     }
     qz_free(pool);
@@ -45,15 +65,13 @@ void qz_pool_free(qz_pool *pool)
 /* The best free one, taken out of the list; NULL: none fits. */
 static qz_buffer *take_free(qz_pool *pool, size_t bytes)
 {
-    qz_buffer **best = NULL;
-    for (qz_buffer **b = &pool->free; *b; b = &(*b)->next) {
-        const bool fits = (*b)->bytes >= bytes && (*b)->bytes <= bytes + bytes / 4;
-        if (fits && (!best || (*b)->bytes < (*best)->bytes)) best = b;
+    qz_buffer *best = NULL;
+    for (qz_buffer *b = pool->free; b; b = b->next) {
+        const bool fits = b->bytes >= bytes && b->bytes <= bytes + bytes / 4;
+        if (fits && (!best || b->bytes < best->bytes)) best = b;
     }
-    if (!best) return NULL;
-    qz_buffer *found = *best;
-    *best = found->next;
-    return found;
+    if (best) take_out(&pool->free, best);
+    return best;
 }
 
 /* Header and data in one allocation. */
@@ -79,21 +97,30 @@ qz_status qz_pool_get(qz_pool *pool, qz_buffer **out, size_t bytes)
                        "train.recompute true",
                        bytes >> 20, pool->held >> 20);
     b->uses = 1;
-    b->next = NULL;
+    link_first(&pool->out, b);
     pool->used += b->bytes;
-    pool->out++;
     *out = b;
     return QZ_OK;
 }
 
+static void give_back(qz_pool *pool, qz_buffer *b)
+{
+    b->uses = 0;
+    pool->used -= b->bytes;
+    take_out(&pool->out, b);
+    link_first(&pool->free, b);
+}
+
 void qz_pool_put(qz_pool *pool, qz_buffer *b)
 {
-    if (!b || --b->uses > 0) return;
-    assert(b->uses == 0);
-    pool->used -= b->bytes;
-    pool->out--;
-    b->next = pool->free;
-    pool->free = b;
+    if (!b) return;
+    assert(b->uses > 0);
+    if (--b->uses == 0) give_back(pool, b);
+}
+
+void qz_pool_reclaim(qz_pool *pool)
+{
+    while (pool->out) give_back(pool, pool->out);
 }
 
 size_t qz_pool_used(const qz_pool *pool)

@@ -18,7 +18,7 @@ typedef struct qz_buffer {
     void *data; /* 64-byte aligned, uninitialised; NULL in a dry pool */
     size_t bytes;
     int uses;
-    struct qz_buffer *next; /* in the pool's list of free ones */
+    struct qz_buffer *next, *previous; /* in the pool's list of free ones, or of those in use */
 } qz_buffer;
 
 QZ_NODISCARD qz_status qz_pool_new(qz_pool **out, bool dry);
@@ -31,6 +31,8 @@ static inline void qz_buffer_use(qz_buffer *b)
 }
 /* One use less; the last one puts it back. NULL: nothing happens. */
 void qz_pool_put(qz_pool *pool, qz_buffer *b);
+/* All that are in use come back, whatever their uses: nobody needs them any more. */
+void qz_pool_reclaim(qz_pool *pool);
 /* Bytes handed out now, and the most ever held, free ones included. */
 size_t qz_pool_used(const qz_pool *pool);
 size_t qz_pool_peak(const qz_pool *pool);

@@ -9,6 +9,7 @@ static qz_status rerun(qz_tape *t, qz_node *n, qz_var *x, const qz_segment *s)
     qz_var *y;
     QZ_TRY(s->fn(s->context, t, x, &y));
     QZ_TRY(qz_grad_pass(t, y, n->out));
+    qz_grad_drop(t, n->out);
     qz_var_release(t, y);
     return qz_tape_unwind(t, first);
 }
@@ -23,10 +24,8 @@ static qz_status segment_vjp(qz_tape *t, qz_node *n)
     qz_status status = rerun(t, n, x, s);
     t->record = record;
     QZ_TRY(status);
-    QZ_TRY(qz_grad_pass(t, n->in[0], x));
-    qz_pool_put(t->pool, x->grad_buffer);
-    x->grad_buffer = NULL;
-    x->has_grad = false;
+    if (x->has_grad) QZ_TRY(qz_grad_pass(t, n->in[0], x));
+    qz_grad_drop(t, x);
     return QZ_OK;
 }
 
@@ -48,7 +47,7 @@ static qz_status keep(qz_tape *t, qz_var *y, qz_var *x, const qz_segment *s)
     QZ_TRY(copy_segment(&kept, t, s));
     const qz_node_spec spec = {
         .rule = &qz_rule_segment, .out = y, .in = {x}, .reads = QZ_READS_0, .with = &kept, .size = sizeof kept};
-    return qz_node_force(t, &spec);
+    return qz_node_force(t, &spec, NULL);
 }
 
 qz_status qz_ag_segment(qz_var **y, qz_tape *t, qz_var *x, const qz_segment *segment)

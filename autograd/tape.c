@@ -9,6 +9,7 @@
 qz_status qz_tape_new(qz_tape **out, const qz_backend *backend, bool dry)
 {
     qz_tape *t = qz_calloc(1, sizeof *t);
+    *out = NULL;
     if (!t) return QZ_FAIL(QZ_MEMORY, "no memory for a tape");
     t->backend = backend;
     t->dry = dry;
@@ -32,7 +33,7 @@ static void drop_value(qz_tape *t, qz_var *v)
     v->present = false;
 }
 
-static void drop_grad(qz_tape *t, qz_var *v)
+void qz_grad_drop(qz_tape *t, qz_var *v)
 {
     if (v->leaf) return;
     qz_pool_put(t->pool, v->grad_buffer);
@@ -41,32 +42,19 @@ static void drop_grad(qz_tape *t, qz_var *v)
     v->has_grad = false;
 }
 
-static void forget_nodes(qz_tape *t, size_t first)
-{
-    for (size_t i = first; i < t->nodes; i++) {
-        qz_pool_put(t->pool, t->node[i]->extra);
-        t->node[i]->extra = NULL;
-    }
-    t->nodes = first;
-}
-
+/* After an error buffers may be out that no variable or node knows: all come back. */
 void qz_tape_reset(qz_tape *t)
 {
-    forget_nodes(t, 0);
-    for (qz_var *v = t->vars; v; v = v->next) {
-        drop_value(t, v);
-        drop_grad(t, v);
-    }
-    t->vars = NULL;
+    t->nodes = 0;
     t->node = NULL;
     t->room = 0;
+    qz_pool_reclaim(t->pool);
     qz_arena_reset(t->arena);
 }
 
 void qz_tape_free(qz_tape *t)
 {
     if (!t) return;
-    if (t->arena) qz_tape_reset(t);
     qz_pool_free(t->pool);
     qz_arena_free(t->arena);
     qz_free(t);
@@ -112,11 +100,7 @@ size_t qz_tape_peak(const qz_tape *t)
 /* NULL: no memory. */
 static qz_var *new_var(qz_tape *t)
 {
-    qz_var *v = qz_arena_calloc(t->arena, sizeof *v);
-    if (!v) return NULL;
-    v->next = t->vars;
-    t->vars = v;
-    return v;
+    return qz_arena_calloc(t->arena, sizeof(qz_var));
 }
 
 static size_t bytes_of(const qz_tensor *x)
@@ -281,10 +265,12 @@ qz_status qz_node_add(qz_tape *t, const qz_node_spec *spec, qz_node **node)
     return status;
 }
 
-qz_status qz_node_force(qz_tape *t, const qz_node_spec *spec)
+qz_status qz_node_force(qz_tape *t, const qz_node_spec *spec, qz_node **node)
 {
-    qz_node *n;
-    return add_node(t, spec, &n);
+    qz_node *n = NULL;
+    qz_status status = t->record ? add_node(t, spec, &n) : QZ_OK;
+    if (node) *node = n;
+    return status;
 }
 
 /* ---- gradients ---- */
@@ -317,7 +303,7 @@ qz_status qz_grad_zeroed(qz_tape *t, qz_var *v, qz_tensor *grad)
 qz_status qz_grad_begin(qz_tape *t, qz_grad_slot *slot, qz_var *v)
 {
     slot->temporary = NULL;
-    if (!v->has_grad) {
+    if (v->wants && !v->has_grad) {
         QZ_TRY(make_grad(t, v));
         slot->grad = v->grad;
         return QZ_OK;
@@ -330,15 +316,8 @@ qz_status qz_grad_begin(qz_tape *t, qz_grad_slot *slot, qz_var *v)
 
 qz_status qz_grad_end(qz_tape *t, qz_grad_slot *slot, qz_var *v)
 {
-    if (!v->wants) drop_grad(t, v); /* the kernel made it all the same */
     if (!slot->temporary) return QZ_OK;
-    if (!t->dry) {
-        qz_status status = qz_op_add(t->backend, &v->grad, &slot->grad);
-        if (status != QZ_OK) {
-            qz_pool_put(t->pool, slot->temporary);
-            return status;
-        }
-    }
+    if (v->wants) QZ_RUN(t, qz_op_add(t->backend, &v->grad, &slot->grad));
     qz_pool_put(t->pool, slot->temporary);
     return QZ_OK;
 }
@@ -397,7 +376,7 @@ static void finish_node(qz_tape *t, qz_node *n)
     count_readers(n, -1);
     for (int i = 0; i < QZ_NODE_INPUTS; i++) drop_unread(t, n->in[i]);
     drop_unread(t, n->out);
-    drop_grad(t, n->out);
+    qz_grad_drop(t, n->out);
     qz_pool_put(t->pool, n->extra);
     n->extra = NULL;
 }

@@ -35,7 +35,6 @@ struct qz_var {
     bool held;      /* by the forward pass */
     int readers;    /* rules that will read the value */
     qz_node *maker; /* NULL: leaves, and what was not recorded */
-    qz_var *next;
 };
 
 /* Which values a rule reads, in `vjp` or in `redo`: bit i for input i. */
@@ -57,7 +56,6 @@ struct qz_tape {
     bool dry, record, keep_cheap, bf16;
     qz_node **node; /* [nodes] */
     size_t nodes, room;
-    qz_var *vars;
 };
 
 /* Arithmetic that a dry tape leaves out. */
@@ -86,8 +84,8 @@ typedef struct qz_node_spec {
 /* Records it, when the tape does and one of the inputs wants a gradient (then `out` does too); *node (may be NULL as an
  * argument) is NULL when not. */
 QZ_NODISCARD qz_status qz_node_add(qz_tape *t, const qz_node_spec *spec, qz_node **node);
-/* Recorded even when no input wants a gradient: parameters inside do. */
-QZ_NODISCARD qz_status qz_node_force(qz_tape *t, const qz_node_spec *spec);
+/* Recorded, when the tape does, even if no input wants a gradient: parameters inside do. */
+QZ_NODISCARD qz_status qz_node_force(qz_tape *t, const qz_node_spec *spec, qz_node **node);
 /* Would it be recorded? */
 bool qz_node_wanted(const qz_tape *t, const qz_node_spec *spec);
 /* Makes a value that was not kept. */
@@ -98,6 +96,7 @@ QZ_NODISCARD qz_status qz_grad_place(qz_tape *t, qz_var *v, qz_tensor *grad, boo
 /* The same, with zeros where nothing was. */
 QZ_NODISCARD qz_status qz_grad_zeroed(qz_tape *t, qz_var *v, qz_tensor *grad);
 
+/* For a variable that wants none the kernel's result goes to a buffer that is thrown away. */
 typedef struct qz_grad_slot {
     qz_tensor grad;
     qz_buffer *temporary;
@@ -106,6 +105,8 @@ QZ_NODISCARD qz_status qz_grad_begin(qz_tape *t, qz_grad_slot *slot, qz_var *v);
 QZ_NODISCARD qz_status qz_grad_end(qz_tape *t, qz_grad_slot *slot, qz_var *v);
 /* The gradient of `from` is added to that of `to`; last, since the buffer may change hands. */
 QZ_NODISCARD qz_status qz_grad_pass(qz_tape *t, qz_var *to, qz_var *from);
+/* It has been handed on, and is needed no more. */
+void qz_grad_drop(qz_tape *t, qz_var *v);
 
 /* Runs the rules of the nodes from `first` on, the last first, and forgets them. */
 QZ_NODISCARD qz_status qz_tape_unwind(qz_tape *t, size_t first);

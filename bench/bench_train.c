@@ -46,14 +46,17 @@ static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type =
 static qz_export_linear planned_linear(const bench *b, int layer, int i)
 {
     const qz_linear_place *p = qz_model_linear(b->model, layer, i);
-    return (qz_export_linear){
-        .module = qz_model_linear_name(b->model, layer, i),
-        .n = p->n,
-        .k = p->k,
-        .quantized = true,
-        .layer = layer,
-        .scheme = {.format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 32, .symmetric = true, .scale_type = QZ_F32},
-        .activation = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .divisor = 127.5f}};
+    return (qz_export_linear){.module = qz_model_linear_name(b->model, layer, i),
+                              .n = p->n,
+                              .k = p->k,
+                              .quantized = true,
+                              .layer = layer,
+                              .scheme = {.format = QZ_FORMAT_INT4,
+                                         .piece_rows = 1,
+                                         .piece_cols = 32,
+                                         .symmetric = true,
+                                         .scale_type = QZ_F32},
+                              .activation = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .divisor = 127.5f}};
 }
 
 static qz_status plan_of(const bench *b, qz_export_plan *plan)

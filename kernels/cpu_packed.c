@@ -100,8 +100,13 @@ static qz_tensor rows_in_room(const qz_packed *w, int64_t first, const qz_tensor
     const int64_t count = qz_min(room->shape[0], w->q.rows - first), each = qz_ceil_div(QZ_PIECE, w->q.cols);
     QZ_PARALLEL_FOR for (int64_t i = 0; i < count; i += each)
     {
-        for (int64_t r = i; r < qz_min(i + each, count); r++)
-            dequantize_row(qz_f32(room) + r * room->stride[0], w, first + r, t);
+        for (int64_t r = i; r < qz_min(i + each, count); r++) {
+            float *row = qz_f32(room) + r * room->stride[0];
+            if (w->plain.data)
+                qz_packed_rows(row, w, first + r, 1);
+            else
+                dequantize_row(row, w, w->first + first + r, t);
+        }
     }
     return qz_tensor_rows(room, 0, count);
 }

@@ -11,9 +11,9 @@ enum { BUFFER = 256, SLOTS = 256, NUMBERS = 2 };
 
 /* ---- what is found of each piece ---- */
 
-/* Of the elements of a piece in rows [first, last): two numbers. */
+/* Of the elements of a piece that were looked at: two numbers, 0 before the first. */
 typedef struct part {
-    int64_t piece, first, last;
+    int64_t piece;
     double number[NUMBERS];
 } part;
 
@@ -22,67 +22,75 @@ typedef struct work {
     const qz_qtensor *q;
     const qz_tensor *w, *dy, *dscales, *doffsets;
     float grad_scale;
-    void (*look)(part *p, const struct work *k);
+    /* Columns [left, right) of a row, which lie in one piece. */
+    void (*look)(part *p, const struct work *k, int64_t row, int64_t left, int64_t right);
     void (*keep)(const part *parts, int64_t count, const struct work *k);
 } work;
 
-/* Rows [first, last) that the piece has elements in. */
-static part whole_piece(const qz_qtensor *q, int64_t piece)
+/* The rows [row, row + rows), which share their pieces, for pieces [first, last) of them. */
+static void do_band(const work *k, int64_t row, int64_t rows, int64_t first, int64_t last)
 {
-    const qz_scheme *s = &q->scheme;
-    part p = {.piece = piece};
-    if (s->flat) {
-        p.first = piece * s->flat / q->cols;
-        p.last = qz_min(((piece + 1) * s->flat - 1) / q->cols + 1, q->rows);
-        return p;
+    part parts[SLOTS] = {0};
+    for (int64_t i = first; i < last; i++) parts[i - first].piece = i;
+    for (int64_t n = row; n < row + rows; n++) {
+        for (int64_t c = 0, end; c < k->q->cols; c = end) {
+            int64_t piece;
+            end = qz_piece_run(&piece, k->q, n, c);
+            if (piece >= first && piece < last) k->look(parts + (piece - first), k, n, c, end);
+        }
     }
-    const int64_t height = s->piece_rows ? s->piece_rows : q->rows;
-    p.first = piece / qz_scheme_scale_cols(s, q->cols) * height;
-    p.last = qz_min(p.first + height, q->rows);
-    return p;
+    for (int64_t i = first; i < last; i++) k->keep(parts + (i - first), 1, k);
 }
 
-/* Columns [*left, *right) of a row that lie in the piece; not for permutations. */
-static void columns_of(int64_t *left, int64_t *right, const qz_qtensor *q, int64_t piece, int64_t row)
+static void do_bands(const work *k)
 {
-    const qz_scheme *s = &q->scheme;
-    if (s->flat) {
-        const int64_t first = piece * s->flat - row * q->cols;
-        *left = first > 0 ? first : 0;
-        *right = qz_min(first + s->flat, q->cols);
-        return;
+    const qz_scheme *s = &k->q->scheme;
+    const int64_t height = s->piece_rows ? s->piece_rows : k->q->rows, cols = qz_scheme_scale_cols(s, k->q->cols);
+    const int64_t bands = qz_scheme_scale_rows(s, k->q->rows), each = qz_ceil_div(QZ_PIECE, height * k->q->cols);
+    QZ_PARALLEL_FOR for (int64_t some = 0; some < bands; some += each)
+    {
+        for (int64_t band = some; band < qz_min(some + each, bands); band++) {
+            const int64_t row = band * height, first = band * cols;
+            for (int64_t i = 0; i < cols; i += SLOTS)
+                do_band(k, row, qz_min(height, k->q->rows - row), first + i, first + qz_min(i + SLOTS, cols));
+        }
     }
-    const int64_t width = s->piece_cols ? s->piece_cols : q->cols;
-    *left = piece % qz_scheme_scale_cols(s, q->cols) * width;
-    *right = qz_min(*left + width, q->cols);
 }
 
-/* Many pieces: a few thousand elements' worth at a time, each piece as a whole. */
-static void do_many(const work *k, int64_t pieces)
+/* Runs of the matrix row by row, several at a time. */
+static void do_flat(const work *k, int64_t pieces)
 {
-    const int64_t size = k->q->rows * k->q->cols / pieces, each = size < QZ_PIECE ? QZ_PIECE / (size + 1) + 1 : 1;
+    const int64_t flat = k->q->scheme.flat, cols = k->q->cols, all = k->q->rows * cols;
+    const int64_t each = qz_ceil_div(QZ_PIECE, flat);
     QZ_PARALLEL_FOR for (int64_t first = 0; first < pieces; first += each)
     {
         for (int64_t i = first; i < qz_min(first + each, pieces); i++) {
-            part p = whole_piece(k->q, i);
-            k->look(&p, k);
+            part p = {.piece = i};
+            for (int64_t at = i * flat, end; at < qz_min((i + 1) * flat, all); at = end) {
+                const int64_t row = at / cols;
+                end = qz_min(qz_min((row + 1) * cols, (i + 1) * flat), all);
+                k->look(&p, k, row, at - row * cols, end - row * cols);
+            }
             k->keep(&p, 1, k);
         }
     }
 }
 
-/* Few pieces: their rows in parts. */
+/* Few pieces as high as many rows: their rows in parts. */
 static void do_few(const work *k, int64_t pieces)
 {
-    const int64_t parts = SLOTS / pieces;
+    const qz_scheme *s = &k->q->scheme;
+    const int64_t height = s->piece_rows ? s->piece_rows : k->q->rows,
+                  width = s->piece_cols ? s->piece_cols : k->q->cols;
+    const int64_t parts = SLOTS / pieces, cols = qz_scheme_scale_cols(s, k->q->cols), step = qz_ceil_div(height, parts);
     part slots[SLOTS];
     QZ_PARALLEL_FOR for (int64_t i = 0; i < pieces * parts; i++)
     {
-        part p = whole_piece(k->q, i / parts);
-        const int64_t step = qz_ceil_div(p.last - p.first, parts), end = p.last;
-        p.first = qz_min(p.first + i % parts * step, end);
-        p.last = qz_min(p.first + step, end);
-        k->look(&p, k);
+        part p = {.piece = i / parts};
+        const int64_t row = p.piece / cols * height, left = p.piece % cols * width;
+        const int64_t end = qz_min(row + height, k->q->rows), first = qz_min(row + i % parts * step, end);
+        for (int64_t n = first; n < qz_min(first + step, end); n++)
+            k->look(&p, k, n, left, qz_min(left + width, k->q->cols));
         slots[i] = p;
     }
     for (int64_t i = 0; i < pieces; i++) k->keep(slots + i * parts, parts, k);
@@ -91,27 +99,22 @@ static void do_few(const work *k, int64_t pieces)
 static void do_pieces(const work *k)
 {
     const int64_t pieces = qz_scheme_pieces(&k->q->scheme, k->q->rows, k->q->cols);
-    if (pieces <= SLOTS / 4)
+    if (k->q->scheme.flat)
+        do_flat(k, pieces);
+    else if (pieces <= SLOTS / 4 && !k->q->permutation)
         do_few(k, pieces);
     else
-        do_many(k, pieces);
+        do_bands(k);
 }
 
 /* ---- ranges ---- */
 
-static void look_range(part *p, const work *k)
+static void look_range(part *p, const work *k, int64_t row, int64_t left, int64_t right)
 {
-    float low = 0, high = 0;
-    for (int64_t n = p->first; n < p->last; n++) {
-        int64_t left, right;
-        float lo, hi;
-        columns_of(&left, &right, k->q, p->piece, n);
-        qz_values_range(&lo, &hi, qz_f32(k->w) + n * k->w->stride[0] + left, right - left);
-        low = lo < low ? lo : low;
-        high = hi > high ? hi : high;
-    }
-    p->number[0] = (double)low;
-    p->number[1] = (double)high;
+    float low, high;
+    qz_values_range(&low, &high, qz_f32(k->w) + row * k->w->stride[0] + left, right - left);
+    p->number[0] = (double)low < p->number[0] ? (double)low : p->number[0];
+    p->number[1] = (double)high > p->number[1] ? (double)high : p->number[1];
 }
 
 static void keep_range(const part *parts, int64_t count, const work *k)
@@ -185,14 +188,10 @@ static void add_run(double *sums, const float *dy, const float *w, int64_t count
     }
 }
 
-static void look_sums(part *p, const work *k)
+static void look_sums(part *p, const work *k, int64_t row, int64_t left, int64_t right)
 {
-    for (int64_t n = p->first; n < p->last; n++) {
-        int64_t left, right;
-        columns_of(&left, &right, k->q, p->piece, n);
-        add_run(p->number, qz_f32(k->dy) + n * k->dy->stride[0] + left, qz_f32(k->w) + n * k->w->stride[0] + left,
-                right - left, k->q, p->piece);
-    }
+    add_run(p->number, qz_f32(k->dy) + row * k->dy->stride[0] + left, qz_f32(k->w) + row * k->w->stride[0] + left,
+            right - left, k->q, p->piece);
 }
 
 static void keep_sums(const part *parts, int64_t count, const work *k)
@@ -205,38 +204,6 @@ static void keep_sums(const part *parts, int64_t count, const work *k)
     }
     if (k->dscales) qz_f32(k->dscales)[piece] += (float)(k->grad_scale * scale);
     if (k->doffsets) qz_f32(k->doffsets)[piece] += (float)(k->grad_scale * -outside * k->q->scales[piece]);
-}
-
-/* With a permutation a piece has columns here and there: the rows that share scales, for pieces [first, last) of them.
- */
-static void add_band(const work *k, int64_t row, int64_t rows, int64_t first, int64_t last)
-{
-    part parts[SLOTS] = {0};
-    for (int64_t n = row; n < row + rows; n++) {
-        const float *dy = qz_f32(k->dy) + n * k->dy->stride[0], *w = qz_f32(k->w) + n * k->w->stride[0];
-        for (int64_t c = 0, end; c < k->q->cols; c = end) {
-            int64_t piece;
-            end = qz_piece_run(&piece, k->q, n, c);
-            if (piece >= first && piece < last)
-                add_run(parts[piece - first].number, dy + c, w + c, end - c, k->q, piece);
-        }
-    }
-    for (int64_t i = first; i < last; i++) {
-        parts[i - first].piece = i;
-        keep_sums(parts + (i - first), 1, k);
-    }
-}
-
-static void add_permuted(const work *k)
-{
-    const qz_scheme *s = &k->q->scheme;
-    const int64_t height = s->piece_rows ? s->piece_rows : k->q->rows, cols = qz_scheme_scale_cols(s, k->q->cols);
-    QZ_PARALLEL_FOR for (int64_t band = 0; band < qz_scheme_scale_rows(s, k->q->rows); band++)
-    {
-        const int64_t row = band * height, first = band * cols;
-        for (int64_t i = 0; i < cols; i += SLOTS)
-            add_band(k, row, qz_min(height, k->q->rows - row), first + i, first + qz_min(i + SLOTS, cols));
-    }
 }
 
 static void gate_row(float *dw, const float *dy, const float *w, const qz_qtensor *q, int64_t n, qz_ste rule)
@@ -261,8 +228,7 @@ qz_status qz_cpu_fake_quant_grad(const qz_tensor *dw, const qz_tensor *dscales, 
                     .look = look_sums,
                     .keep = keep_sums};
     const int64_t each = qz_ceil_div(QZ_PIECE, q->cols);
-    if ((dscales || doffsets) && q->permutation) add_permuted(&k);
-    if ((dscales || doffsets) && !q->permutation) do_pieces(&k);
+    if (dscales || doffsets) do_pieces(&k);
     if (!dw) return QZ_OK;
     QZ_PARALLEL_FOR for (int64_t first = 0; first < q->rows; first += each)
     {

@@ -37,18 +37,30 @@ QZ_WIDE static void round_e5m2(float *out, const float *w, int64_t count, float 
         out[i] = qz_float_decode(qz_float_encode(w[i], by, QZ_FORMAT_FP8_E5M2), scale, QZ_FORMAT_FP8_E5M2);
 }
 
+/* qz_codebook_decode of qz_codebook_encode without a table look-up, which would not vectorize: a select for each
+ * midpoint. An infinite divisor stands for a scale of 0, and gives a ratio of 0. */
+static inline float nearest(float ratio, qz_format format)
+{
+    float value = qz_codebook_value(qz_codebook_code(0, format), format);
+    QZ_UNROLL
+    for (int i = 0; i < 15; i++)
+        value = qz_select(ratio > qz_codebook_middle(i, format),
+                          qz_codebook_value(qz_codebook_code(i + 1, format), format), value);
+    return value;
+}
+
 QZ_WIDE static void round_nf4(float *out, const float *w, int64_t count, float by, float scale)
 {
+    const float divisor = by == 0 ? INFINITY : by;
     QZ_ELEMENTWISE
-    for (int64_t i = 0; i < count; i++)
-        out[i] = qz_codebook_decode(qz_codebook_encode(w[i], by, QZ_FORMAT_NF4), scale, QZ_FORMAT_NF4);
+    for (int64_t i = 0; i < count; i++) out[i] = nearest(w[i] / divisor, QZ_FORMAT_NF4) * scale;
 }
 
 QZ_WIDE static void round_fp4(float *out, const float *w, int64_t count, float by, float scale)
 {
+    const float divisor = by == 0 ? INFINITY : by;
     QZ_ELEMENTWISE
-    for (int64_t i = 0; i < count; i++)
-        out[i] = qz_codebook_decode(qz_codebook_encode(w[i], by, QZ_FORMAT_FP4), scale, QZ_FORMAT_FP4);
+    for (int64_t i = 0; i < count; i++) out[i] = nearest(w[i] / divisor, QZ_FORMAT_FP4) * scale;
 }
 
 void qz_values_run(float *out, const float *w, int64_t count, const qz_qtensor *q, int64_t piece, float scale)
@@ -111,14 +123,27 @@ QZ_WIDE void qz_values_range(float *lo, float *hi, const float *x, int64_t count
     qz_range_of(lo, hi, x, count);
 }
 
+/* The next number above a finite one, and below it. */
+static float above(float x)
+{
+    const uint32_t bits = qz_bits_from_float(x);
+    if (x == 0) return qz_float_from_bits(1);
+    return qz_float_from_bits(x > 0 ? bits + 1 : bits - 1);
+}
+
+static float below(float x)
+{
+    return -above(-x);
+}
+
 /* Codes least .. top after rounding to the nearest, ties to even: half a step beyond an even bound still rounds to it.
  */
 static void widen_whole(qz_gate *g, int least, int top)
 {
     g->low = (float)least - 0.5f;
     g->high = (float)top + 0.5f;
-    if (least & 1) g->low = nextafterf(g->low, INFINITY);
-    if (top & 1) g->high = nextafterf(g->high, -INFINITY);
+    if (least & 1) g->low = above(g->low);
+    if (top & 1) g->high = below(g->high);
 }
 
 static void set_bounds(qz_gate *g, float low, float high, qz_ste rule)
@@ -127,8 +152,8 @@ static void set_bounds(qz_gate *g, float low, float high, qz_ste rule)
         g->low = -INFINITY;
         g->high = INFINITY;
     } else if (rule == QZ_STE_LSQ) {
-        g->low = nextafterf(low, INFINITY);
-        g->high = nextafterf(high, -INFINITY);
+        g->low = above(low);
+        g->high = below(high);
     }
 }
 
@@ -144,7 +169,7 @@ static qz_gate gate_of_fp8(float scale, qz_format format, qz_ste rule)
 {
     const bool e5m2 = format == QZ_FORMAT_FP8_E5M2;
     const float largest = (float)qz_format_of(format)->largest;
-    qz_gate g = {.scale = scale, .high = e5m2 ? nextafterf(61440, 0) : 464}; /* qz_float_fits */
+    qz_gate g = {.scale = scale, .high = e5m2 ? below(61440) : 464}; /* qz_float_fits */
     g.low = -g.high;
     set_bounds(&g, -largest, largest, rule);
     return g;
@@ -194,14 +219,18 @@ QZ_WIDE static void add_sums(double *sums, const float *dy, const float *x, cons
             add_element(&scale[j], &outside[j], dy[i + j], x[i + j], value[i + j], g, low, high);
     for (int64_t i = whole; i < count; i++)
         add_element(&scale[i - whole], &outside[i - whole], dy[i], x[i], value[i], g, low, high);
-    for (int j = 0; j < LANES; j++) {
-        sums[0] += scale[j];
-        sums[1] += outside[j];
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int j = 0; j < half; j++) {
+            scale[j] += scale[j + half];
+            outside[j] += outside[j + half];
+        }
     }
+    sums[0] += scale[0];
+    sums[1] += outside[0];
 }
 
 void qz_values_add_sums(double sums[2], const float *dy, const float *x, const float *value, int64_t count,
                         qz_gate strict)
 {
-    add_sums(sums, dy, x, value, count, strict, nextafterf(strict.low, -INFINITY), nextafterf(strict.high, INFINITY));
+    add_sums(sums, dy, x, value, count, strict, below(strict.low), above(strict.high));
 }

@@ -32,6 +32,13 @@
 #define QZ_ELEMENTWISE _Pragma("GCC ivdep")
 #endif
 
+/* In front of a short inner loop over constants, which vanishes. */
+#if defined(__clang__)
+#define QZ_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QZ_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 static inline float qz_float_from_bits(uint32_t bits)
 {
     float out;

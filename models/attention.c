@@ -5,19 +5,55 @@
 
 #include "models/parts.h"
 
-qz_status qz_model_rotation(qz_rotation *r, const qz_model *m, qz_batch batch, const int32_t *first, qz_arena *arena)
+static bool is_far(const qz_model *m, int64_t length)
+{
+    return m->far_inv_freq && (double)length > m->config.rope.original_context;
+}
+
+/* Where the document of token t ends, within its sequence. */
+static int64_t end_of(const int32_t *first, int64_t t, int64_t length)
+{
+    const int64_t row = t - t % length;
+    int64_t end = t + 1;
+    while (end < row + length && first[end] == first[t]) end++;
+    return end - row;
+}
+
+/* Every document counts from its own start, and its own length says which of the tables it reads; the one for long
+ * documents lies behind the other. */
+static void place_documents(int32_t *positions, const qz_model *m, qz_batch batch, const int32_t *first)
+{
+    const int64_t length = batch.length;
+    int64_t far = 0;
+    for (int64_t t = 0; t < batch.sequences * length; t++) {
+        if (t % length == first[t]) far = is_far(m, end_of(first, t, length) - first[t]) ? length : 0;
+        positions[t] = (int32_t)(t % length - first[t] + far);
+    }
+}
+
+static void fill_tables(qz_rotation *r, const qz_model *m, int64_t row, int64_t rows, bool far)
 {
     const qz_rope *rope = &m->config.rope;
-    const int64_t tokens = batch.sequences * batch.length;
-    const bool far = m->far_inv_freq && (double)batch.length > rope->original_context;
-    int32_t *positions = qz_arena_array(arena, int32_t, (size_t)tokens);
-    QZ_TRY(qz_matrix_new(&r->cos, batch.length, rope->dims / 2, arena));
-    QZ_TRY(qz_matrix_new(&r->sin, batch.length, rope->dims / 2, arena));
-    if (!positions) return qz_arena_failed(arena);
-    qz_rope_tables(qz_f32(&r->cos), qz_f32(&r->sin), rope, far ? m->far_inv_freq : m->inv_freq, batch.length,
+    const int64_t skip = row * (rope->dims / 2);
+    qz_rope_tables(qz_f32(&r->cos) + skip, qz_f32(&r->sin) + skip, rope, far ? m->far_inv_freq : m->inv_freq, rows,
                    rope->dims);
-    for (int64_t t = 0; t < tokens; t++) positions[t] = (int32_t)(t % batch.length) - (first ? first[t] : 0);
+}
+
+qz_status qz_model_rotation(qz_rotation *r, const qz_model *m, qz_batch batch, const int32_t *first, qz_arena *arena)
+{
+    const int64_t tokens = batch.sequences * batch.length, half = m->config.rope.dims / 2;
+    const bool both = first && is_far(m, batch.length);
+    int32_t *positions = qz_arena_array(arena, int32_t, (size_t)tokens);
+    QZ_TRY(qz_matrix_new(&r->cos, (both ? 2 : 1) * batch.length, half, arena));
+    QZ_TRY(qz_matrix_new(&r->sin, (both ? 2 : 1) * batch.length, half, arena));
+    if (!positions) return qz_arena_failed(arena);
     r->positions = positions;
+    fill_tables(r, m, 0, batch.length, !both && is_far(m, batch.length));
+    if (both) fill_tables(r, m, batch.length, batch.length, true);
+    if (first)
+        place_documents(positions, m, batch, first);
+    else
+        for (int64_t t = 0; t < tokens; t++) positions[t] = (int32_t)(t % batch.length);
     return QZ_OK;
 }
 

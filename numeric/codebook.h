@@ -55,8 +55,8 @@ QZ_HD float qz_codebook_scale(float amax, qz_dtype scale_type)
     return amax > 0.0f ? qz_scale_round(amax, 1, scale_type) : 0.0f;
 }
 
-/* Number of the midpoints (of neighbours, in fp32) that are smaller than x; all compared, so that loops vectorize. */
-QZ_HD int qz_codebook_rank(float x, qz_format format)
+/* Midpoint i (of neighbours, in fp32), 0 <= i < 15, in rising order. */
+QZ_HD float qz_codebook_middle(int i, qz_format format)
 {
     const float nf4[15] = {-0.848096371f, -0.610632896f,  -0.45999527f,  -0.33967942f, -0.234607399f,
                            -0.137911737f, -0.0455250181f, 0.0397901498f, 0.120255247f, 0.203521252f,
@@ -64,20 +64,22 @@ QZ_HD int qz_codebook_rank(float x, qz_format format)
     const float fp4[15] = {-0.833333373f, -0.583333373f,   -0.416666687f, -0.291666687f,  -0.208333343f,
                            -0.0859375f,   -0.00260416674f, 0.0f,          0.00260416674f, 0.0859375f,
                            0.208333343f,  0.291666687f,    0.416666687f,  0.583333373f,   0.833333373f};
-    int rank = 0;
-    if (format == QZ_FORMAT_NF4) {
-        for (int i = 0; i < 15; i++) rank += x > nf4[i];
-    } else {
-        for (int i = 0; i < 15; i++) rank += x > fp4[i];
-    }
-    return rank;
+    return format == QZ_FORMAT_NF4 ? nf4[i] : fp4[i];
+}
+
+/* The code that `rank` midpoints are smaller than. */
+QZ_HD uint8_t qz_codebook_code(int rank, qz_format format)
+{
+    const uint8_t fp4[16] = {11, 10, 13, 12, 15, 14, 9, 0, 0, 1, 6, 7, 4, 5, 2, 3}; /* codes by rising value */
+    return format == QZ_FORMAT_NF4 ? (uint8_t)rank : fp4[rank];
 }
 
 QZ_HD uint8_t qz_codebook_encode(float w, float scale, qz_format format)
 {
-    const uint8_t fp4[16] = {11, 10, 13, 12, 15, 14, 9, 0, 0, 1, 6, 7, 4, 5, 2, 3}; /* codes by rising value */
-    const int rank = qz_codebook_rank(scale == 0.0f ? 0.0f : w / scale, format);
-    return format == QZ_FORMAT_NF4 ? (uint8_t)rank : fp4[rank];
+    const float ratio = scale == 0.0f ? 0.0f : w / scale;
+    int rank = 0;
+    for (int i = 0; i < 15; i++) rank += ratio > qz_codebook_middle(i, format); /* all compared: loops vectorize */
+    return qz_codebook_code(rank, format);
 }
 
 QZ_HD float qz_codebook_decode(uint8_t code, float scale, qz_format format)

@@ -70,6 +70,14 @@ static qz_status merge_and_quantize(qz_run *r, qz_student *student)
 
 /* ---- the merge ---- */
 
+/* Static scales of activations and cache come from text: calibration finds them for the sum, whose weights it rounds
+ * as training did. */
+static bool is_rounded_here(const qz_recipe *r)
+{
+    if (!r->weights.wanted) return true;
+    return r->train.adapter.merge_aware && r->activations.mode != QZ_ACT_TENSOR && !r->kv_cache.scheme.wanted;
+}
+
 static qz_status write_merged(qz_run *r, qz_student *student)
 {
     const qz_job_output *o = &r->job.output[0];
@@ -77,12 +85,10 @@ static qz_status write_merged(qz_run *r, qz_student *student)
                                     .plan = &o->plan,
                                     .folder = qz_output_work(r->made[0].output),
                                     .report = r->made[0].report};
-    const bool rounded_as_trained = o->recipe->train.adapter.merge_aware || !o->recipe->weights.wanted;
-    if (!rounded_as_trained) return merge_and_quantize(r, student);
+    if (!is_rounded_here(o->recipe)) return merge_and_quantize(r, student);
     return qz_trained_export(student, r->job.session.model, &output, r->progress);
 }
 
-/* With the adapter still at its start, whose B is zero, the student is the base. */
 static qz_status merge(qz_run *r, qz_student *student)
 {
     qz_merged *merged = &r->made[0].result.merged;
@@ -90,7 +96,9 @@ static qz_status merge(qz_run *r, qz_student *student)
     merged->wanted = true;
     merged->adapter = r->job.adapter;
     qz_student_round(student, false);
+    qz_student_adapt(student, false);
     if (evaluates) QZ_TRY(qz_train_judge(&merged->base, student, &r->evaluation));
+    qz_student_adapt(student, true);
     QZ_TRY(qz_adapter_read(student, r->job.adapter, r->job.recipe));
     if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation));
     merged->measured = evaluates;

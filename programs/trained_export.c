@@ -16,17 +16,31 @@ static qz_status write_linear(qz_writer *w, qz_student *s, const qz_export_linea
 {
     const int i = find_linear(s, plan->module);
     qz_qtensor q;
+    qz_act_values act;
     if (i < 0) return QZ_FAIL(QZ_UNSUPPORTED, "%s: is not among the linears that are trained", plan->module);
     qz_linear linear = {.bias = qz_student_linear_at(s, i)->bias};
     if (plan->quantized) {
         QZ_TRY(qz_student_codes(s, i, &q, scratch));
-        return qz_writer_linear(w, plan, &linear, &q, NULL, scratch);
+        QZ_TRY(qz_student_activation(s, i, &act));
+        return qz_writer_linear(w, plan, &linear, &q, &act, scratch);
     }
     float *values = qz_arena_array(scratch, float, (size_t)(plan->n * plan->k));
     if (!values) return qz_arena_failed(scratch);
     linear.weight = qz_tensor_2d(values, QZ_F32, plan->n, plan->k);
     QZ_TRY(qz_student_weight(s, i, true, &linear.weight));
     return qz_writer_linear(w, plan, &linear, NULL, NULL, scratch);
+}
+
+static qz_status write_caches(qz_writer *w, const qz_student *s, const qz_export_plan *plan, qz_arena *scratch)
+{
+    float *key = qz_arena_array(scratch, float, (size_t)plan->kv_heads),
+          *value = qz_arena_array(scratch, float, (size_t)plan->kv_heads);
+    if (!key || !value) return qz_arena_failed(scratch);
+    for (int i = 0; i < plan->layers; i++) {
+        QZ_TRY(qz_student_kv(s, i, key, value));
+        QZ_TRY(qz_writer_kv(w, i, &(qz_kv_values){key, value}));
+    }
+    return QZ_OK;
 }
 
 /* Norms, embeddings and head, where they are trained. */
@@ -51,6 +65,7 @@ static qz_status write_all(qz_writer *w, qz_student *s, const qz_model *source, 
         qz_arena_restore(scratch, mark);
         QZ_TRY(qz_progress_step(progress, 1, plan->linear[i].module));
     }
+    if (plan->kv.wanted) QZ_TRY(write_caches(w, s, plan, scratch));
     QZ_TRY(write_plain(w, s, source, scratch));
     return qz_writer_finish(w, scratch);
 }

@@ -141,6 +141,11 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
         return qz_recipe_fail(
             r, "weights.symmetric",
             "found true, but lsq+ learns zero points: set false, or train.quantizer.method to \"lsq\"");
+    if (!qz_recipe_starts_from_ptq(r->recipe) && w->range.index > 0)
+        return qz_recipe_fail(r, "weights.range",
+                              "found \"%s\", but training takes its scales from the extremes of the weights and runs a "
+                              "range only with train.init \"ptq\": set it, or leave the range out",
+                              w->range.name);
     if (!qz_recipe_starts_from_ptq(r->recipe) && w->solver.index > 0)
         return qz_recipe_fail(r, "weights.solver",
                               "found \"%s\", but training rounds to nearest and runs a solver only with train.init "

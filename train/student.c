@@ -43,7 +43,7 @@ static qz_status apply_trained(const request *r, qz_var *x, qz_var *residual, qz
     if (step->rounded)
         QZ_TRY(leaf_rows(&w, r, qz_var_value(step->rounded), &step->grad));
     else
-        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->l->grad.data || r->s->rule.dry ? &r->l->grad : NULL));
+        QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->s->rule.train_weights ? &r->l->grad : NULL));
     return qz_ag_linear(y, r->t, x, w, bias, residual);
 }
 
@@ -110,7 +110,7 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.index = s->first[layer] + qz_model_role_rows(s->m, layer, role, &r.first, &r.rows);
     r.l = &s->linear[r.index];
     s->role = role;
-    if (r.l->a) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    if (r.l->a && s->adapt) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
 
@@ -158,22 +158,45 @@ static qz_status round_linear(qz_student *s, int i)
     QZ_TRY(qz_tape_leaf(&w, s->outer, &l->weight, trained ? &l->grad : NULL));
     QZ_TRY(scale_vars(s, l, &grid));
     QZ_TRY(qz_ag_fake_quant(&step->rounded, s->outer, w, &grid));
+    qz_student_look(s, i, qz_var_value(step->rounded));
     return qz_var_gradient(s->outer, step->rounded, &step->grad);
+}
+
+/* Do scales start from the weights as they are now? Until the first step that rounds they do. */
+static bool starts(const qz_student *s)
+{
+    return !s->marks[QZ_STUDENT_BEGUN] && !s->rule.rounding.start_from_grid && !s->rule.rounding.fit && !s->rule.dry;
+}
+
+static qz_status start_scales(qz_student *s, qz_student_linear *l)
+{
+    QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
+    qz_student_start_scales(l);
+    return QZ_OK;
+}
+
+static qz_status round_all(qz_student *s)
+{
+    for (int i = 0; i < s->linears; i++) {
+        if (!s->linear[i].rounded || s->linear[i].base) continue;
+        if (starts(s)) QZ_TRY(start_scales(s, &s->linear[i]));
+        QZ_TRY(round_linear(s, i));
+    }
+    if (s->learning) s->marks[QZ_STUDENT_BEGUN] = s->marks[QZ_STUDENT_WATCHED] = 1;
+    return QZ_OK;
 }
 
 qz_status qz_student_begin_step(qz_student *s, bool learning)
 {
     qz_tape_reset(s->outer);
     s->learning = learning;
-    for (int i = 0; i < s->linears; i++) {
-        s->step[i] = (qz_student_step){0};
-        if (s->round && s->linear[i].rounded && !s->linear[i].base) QZ_TRY(round_linear(s, i));
-    }
-    return QZ_OK;
+    for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
+    return s->round ? round_all(s) : QZ_OK;
 }
 
 qz_status qz_student_end_step(qz_student *s)
 {
+    qz_student_hold_gradients(s);
     QZ_TRY(qz_tape_backward(s->outer));
     qz_student_points_end(s);
     for (int i = 0; i < s->linears; i++) s->step[i] = (qz_student_step){0};
@@ -191,12 +214,12 @@ qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_te
     else
         memcpy(out->data, l->weight.data, bytes);
     if (!merged || !l->a) return QZ_OK;
-    return qz_student_add_adapter(s, l, out);
+    return qz_student_add_adapter(s, l, out, s->adapters.factor);
 }
 
 static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
 {
-    if (s->rule.rounding.fit || l->base) return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
+    if (s->rule.rounding.fit || l->base || starts(s)) return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
     const size_t pieces = (size_t)qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     memcpy(q->scales, l->q.scales, pieces * sizeof *q->scales);
     if (q->zeros) memcpy(q->zeros, l->q.zeros, pieces);
@@ -204,16 +227,30 @@ static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qt
     return QZ_OK;
 }
 
+/* Of a frozen linear that was rounded when it was read. */
+static void take_packed(qz_qtensor *out, const qz_packed *base)
+{
+    const size_t pieces = (size_t)qz_scheme_pieces(&out->scheme, out->rows, out->cols);
+    memcpy(out->scales, base->q.scales, pieces * sizeof *out->scales);
+    if (out->zeros) memcpy(out->zeros, base->q.zeros, pieces);
+    for (int64_t n = 0; n < out->rows; n++) qz_packed_codes(out->codes + n * out->cols, base, n, 0, out->cols);
+}
+
 qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena)
 {
     const qz_student_linear *l = &s->linear[i];
     QZ_TRY(qz_qtensor_alloc(out, &l->planned->scheme, l->n, l->k, arena));
+    if (l->base && !l->a) {
+        take_packed(out, l->base);
+        return QZ_OK;
+    }
     float *data = qz_arena_array(arena, float, (size_t)(l->n * l->k));
     if (!data) return qz_arena_failed(arena);
     const qz_tensor weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);
     QZ_TRY(qz_student_weight(s, i, true, &weight));
     QZ_TRY(set_grid(s, l, out, &weight));
     qz_round_to_nearest(out, &weight);
+    qz_student_hold_codes(s, i, out);
     return QZ_OK;
 }
 
@@ -237,6 +274,11 @@ uint64_t qz_student_bytes(const qz_student *s)
 void qz_student_round(qz_student *s, bool on)
 {
     s->round = on;
+}
+
+void qz_student_adapt(qz_student *s, bool on)
+{
+    s->adapt = on;
 }
 
 int qz_student_linears(const qz_student *s)

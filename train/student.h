@@ -12,6 +12,7 @@
 
 #include "models/models.h"
 #include "train/parameters.h"
+#include "train/state.h"
 
 /* How weights are rounded. */
 typedef struct qz_student_rounding {
@@ -20,6 +21,8 @@ typedef struct qz_student_rounding {
     bool learn_offsets;     /* LSQ+: zero points of asymmetric schemes too */
     bool learn_activations; /* static scales of inputs are parameters; else moving averages of the extremes */
     bool start_from_grid;   /* scales start from those that the model's folder is quantized with */
+    bool watch;             /* codes are followed, for qz_student_health_of */
+    double freeze;          /* frequency of oscillation above which a weight is frozen; 0: none */
     qz_ste rule;
 } qz_student_rounding;
 
@@ -33,6 +36,7 @@ typedef struct qz_student_adapters {
     bool (*wanted)(void *context, const char *module);
     void *context;
     const qz_scheme *base; /* of the frozen weights; NULL: as they are stored */
+    int64_t loftq;         /* times that base and adapter are fitted in turn to the weight; 0: B starts at zero */
 } qz_student_adapters;
 
 typedef struct qz_student_rule {
@@ -58,6 +62,8 @@ uint64_t qz_student_bytes(const qz_student *s);
 
 /* Rounding is on or off (a delayed start); on to begin with. */
 void qz_student_round(qz_student *s, bool on);
+/* Adapters count or not, so that the base can be judged alone; they do to begin with. */
+void qz_student_adapt(qz_student *s, bool on);
 
 /* Rounds the trained weights, for all micro-batches of a step. `learning`: averages go on with the batches of this
  * step; else it is an evaluation, and nothing that the student remembers changes. */
@@ -70,6 +76,10 @@ QZ_NODISCARD qz_status qz_student_forward(qz_student *s, qz_tape *t, qz_tape_bat
                                           qz_var **hidden, qz_var **head, qz_arena *arena);
 /* The gradients of the rounded weights -> those of weights and scales. */
 QZ_NODISCARD qz_status qz_student_end_step(qz_student *s);
+
+/* What belongs into a state file beside parameters and moments, as long as the student; and its bytes. */
+const qz_state_tensor *qz_student_tensors(const qz_student *s, int *count);
+uint64_t qz_student_tensor_bytes(const qz_student *s);
 
 /* ---- one linear, for exports, merging and statistics ---- */
 
@@ -95,6 +105,16 @@ QZ_NODISCARD qz_status qz_student_weight(const qz_student *s, int i, bool merged
 QZ_NODISCARD qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena *arena);
 /* What the input of that linear is rounded with; zeros where that is not static. */
 QZ_NODISCARD qz_status qz_student_activation(const qz_student *s, int i, qz_act_values *out);
+/* Of the rounded weights in the last step of training; shares are 0 to 1. */
+typedef struct qz_student_health {
+    double flipped;     /* codes that are others than in the step before */
+    double oscillation; /* mean frequency of changes against the direction of the change before */
+    double scale_drift; /* mean of abs(s / s in the first step - 1) */
+    double saturation;  /* weights beyond the grid */
+    double frozen;
+} qz_student_health;
+/* False: it is not followed, or no step was rounded yet. */
+bool qz_student_health_of(const qz_student *s, int i, qz_student_health *out);
 /* Scales of a layer's cache, (kv_heads) each, all equal unless they are per head. */
 QZ_NODISCARD qz_status qz_student_kv(const qz_student *s, int layer, float *key, float *value);
 

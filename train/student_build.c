@@ -118,16 +118,33 @@ static qz_status add_wide(qz_student *s, qz_student_linear *l, const qz_linear *
     return QZ_OK;
 }
 
-/* The weight as codes of the recipe's format, as bitsandbytes and others would make them. */
+qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight, const qz_scheme *scheme,
+                                qz_arena *scratch)
+{
+    QZ_TRY(qz_qtensor_alloc(out, scheme, weight->shape[0], weight->shape[1], scratch));
+    QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), out, weight));
+    qz_round_to_nearest(out, weight);
+    if (scheme->double_quant) qz_qtensor_quantize_scales(out);
+    return QZ_OK;
+}
+
 static qz_status pack_rounded(qz_student *s, qz_packed *out, const qz_linear *from, const qz_scheme *scheme,
                               qz_arena *scratch)
 {
     qz_qtensor q;
-    QZ_TRY(qz_qtensor_alloc(&q, scheme, from->weight.shape[0], from->weight.shape[1], scratch));
-    QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &from->weight));
-    qz_round_to_nearest(&q, &from->weight);
-    if (scheme->double_quant) qz_qtensor_quantize_scales(&q);
+    QZ_TRY(qz_student_round_base(s, &q, &from->weight, scheme, scratch));
     return qz_packed_from(out, &q, s->arena);
+}
+
+/* Of a folder's quantized weights, which are packed as they are; plain ones stay in the mapped file. */
+static qz_status count_stored(qz_student *s, const qz_student_linear *l)
+{
+    const qz_ckpt *c = qz_model_ckpt(s->m);
+    qz_scheme scheme;
+    if (!qz_ckpt_is_quantized(c, l->module)) return QZ_OK;
+    QZ_TRY(qz_ckpt_container(c)->read_scheme(&scheme, qz_json_root(qz_ckpt_config(c))));
+    s->bytes += qz_packed_bytes(&scheme, l->n, l->k);
+    return QZ_OK;
 }
 
 static qz_status pack_stored(qz_student *s, qz_packed *out, const qz_student_linear *l, qz_arena *scratch)
@@ -144,17 +161,40 @@ static qz_status pack_stored(qz_student *s, qz_packed *out, const qz_student_lin
     return QZ_OK;
 }
 
+static bool is_adapted(const qz_student *s, const char *module)
+{
+    return s->rule.adapters && s->adapters.wanted(s->adapters.context, module);
+}
+
+/* The base is made together with its adapter. */
+static bool starts_with_base(const qz_student *s, const char *module)
+{
+    return s->adapters.loftq && s->adapters.base && !s->rule.dry && is_adapted(s, module);
+}
+
+/* What a frozen weight is rounded by; NULL: it stays as it is stored. In a merged checkpoint, linears without an
+ * adapter are rounded too, once and for all. */
+static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
+{
+    const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
+    return merged && !is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
+}
+
 static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)
 {
-    const qz_scheme *scheme = s->adapters.base;
+    const qz_scheme *scheme = base_scheme(s, l);
     qz_packed *base = qz_arena_calloc(s->arena, sizeof *base);
     if (!base) return qz_arena_failed(s->arena);
     l->base = base;
-    if (scheme) s->bytes += qz_packed_bytes(scheme, l->n, l->k);
+    if (scheme)
+        s->bytes += qz_packed_bytes(scheme, l->n, l->k);
+    else
+        QZ_TRY(count_stored(s, l));
     if (s->rule.dry) {
         base->q = (qz_qtensor){.rows = l->n, .cols = l->k};
         return QZ_OK;
     }
+    if (starts_with_base(s, l->module)) return QZ_OK;
     return scheme ? pack_rounded(s, base, from, scheme, scratch) : pack_stored(s, base, l, scratch);
 }
 
@@ -202,7 +242,7 @@ static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *wh
     return qz_student_add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
 }
 
-static void start_learned(qz_student_linear *l)
+void qz_student_start_scales(const qz_student_linear *l)
 {
     const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
     if (l->scale) memcpy(l->scale->value.data, l->q.scales, (size_t)pieces * sizeof(float));
@@ -237,7 +277,7 @@ static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch
     if (s->rule.dry) return QZ_OK;
     QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
                               : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
-    start_learned(l);
+    qz_student_start_scales(l);
     return QZ_OK;
 }
 
@@ -259,7 +299,7 @@ static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
 {
     char name[512];
     const qz_student_adapters *how = &s->adapters;
-    if (!s->rule.adapters || !how->wanted(how->context, l->module)) return QZ_OK;
+    if (!is_adapted(s, l->module)) return QZ_OK;
     if (how->rank > l->n || how->rank > l->k)
         return QZ_FAIL(QZ_ARG,
                        "%s: rank %lld is larger than the matrix (%lld, %lld); choose a smaller "
@@ -274,15 +314,14 @@ static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
     return QZ_OK;
 }
 
-qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight)
+qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight, float factor)
 {
     qz_arena *scratch;
     QZ_TRY(qz_arena_new(&scratch, "adapter"));
     float *data = qz_arena_array(scratch, float, (size_t)qz_tensor_count(&l->b->value));
     qz_tensor b = l->b->value;
     b.data = data;
-    qz_status status =
-        data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, s->adapters.factor) : qz_arena_failed(scratch);
+    qz_status status = data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, factor) : qz_arena_failed(scratch);
     if (status == QZ_OK) status = qz_op_linear_grad_x(qz_model_backend(s->m), weight, &b, &l->a->value, true);
     qz_arena_free(scratch);
     return status;
@@ -351,6 +390,7 @@ static qz_status add_linear(qz_student *s, int layer, int i, const qz_linear *fr
                                            : add_frozen(s, l, from, scratch));
     QZ_TRY(take_bias(s, l, from));
     QZ_TRY(add_adapter(s, l, index));
+    if (starts_with_base(s, l->module)) QZ_TRY(qz_student_start_loftq(s, l, &from->weight, scratch));
     QZ_TRY(add_grid(s, l, scratch));
     add_windows(s, l, index);
     return QZ_OK;
@@ -417,6 +457,8 @@ static qz_status build(qz_student *s)
     qz_arena_free(scratch);
     QZ_TRY(status);
     QZ_TRY(qz_student_add_points(s));
+    QZ_TRY(qz_student_add_watches(s));
+    QZ_TRY(qz_student_add_tensors(s));
     return no_target(s);
 }
 
@@ -428,6 +470,7 @@ qz_status qz_student_new(qz_student **out, const qz_model *m, const qz_student_r
     s->m = m;
     s->rule = *rule;
     s->round = true;
+    s->adapt = true;
     if (rule->adapters) s->adapters = *rule->adapters;
     qz_status status = build(s);
     if (status != QZ_OK) {

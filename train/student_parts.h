@@ -16,6 +16,31 @@ typedef struct qz_student_range {
     float zero, started; /* of a learned scale: its zero point, and 1 once it has begun */
 } qz_student_range;
 
+/* The codes of a format in the order of their values. */
+typedef struct qz_code_order {
+    uint8_t place[256]; /* of a code */
+    uint8_t code[256];  /* [count] of a place */
+    int count;
+} qz_code_order;
+
+/* What is remembered of the codes of a rounded weight: student_watch.c. */
+typedef struct qz_student_watch {
+    bool watched;
+    uint8_t *rank;               /* (N K) places of the codes of the step before */
+    uint8_t *course;             /* (N K) where the last change went, and whether it is frozen */
+    uint16_t *frequency, *ahead; /* (N K) F16, only with freezing: averages of oscillations, and of places */
+    float *start;                /* [pieces] scales of the first step */
+    qz_code_order order;
+    qz_student_health health;
+} qz_student_watch;
+
+/* Beginnings: 0, not yet. */
+enum {
+    QZ_STUDENT_BEGUN,   /* a step was rounded: scales that are not fitted have started */
+    QZ_STUDENT_WATCHED, /* codes are remembered */
+    QZ_STUDENT_MARKS
+};
+
 /* One input of a layer's linears. */
 typedef struct qz_student_input {
     qz_act_scheme scheme; /* mode NONE: it stays as it is */
@@ -41,15 +66,20 @@ struct qz_student {
     qz_parameter *plain; /* embeddings, norms, head; in `parameters` when they are trained */
     int plains;
     uint64_t bytes;
-    bool round;
+    bool round, adapt;
     /* what is rounded between the weights: student_points.c; NULL: nothing */
     int inputs;              /* of a layer, at most */
     qz_student_input *input; /* [layers * inputs] */
     qz_student_range *range; /* [layers * inputs] */
     float *cache;            /* [layers * 2 * kv_heads] averages of the largest magnitudes; NULL: it is not rounded */
     float *cache_scale;      /* [kv_heads] */
-    bool learning;           /* the step under way is one of training */
-    bool observing;          /* ... and this is its forward pass, for the first time */
+    int64_t marks[QZ_STUDENT_MARKS];
+    qz_student_watch *watch; /* [linears]; NULL: codes are not followed */
+    double *oscillation;     /* [linears] moving average of the share that oscillates */
+    qz_state_tensor *tensor; /* [tensors] */
+    int tensors;
+    bool learning;  /* the step under way is one of training */
+    bool observing; /* ... and this is its forward pass, for the first time */
     /* of the forward pass under way */
     uint64_t number;
     qz_role role;
@@ -61,8 +91,17 @@ QZ_NODISCARD qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const
 /* A parameter with its gradient: the values are the caller's to fill in. */
 QZ_NODISCARD qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name,
                                                 qz_parameter_group group, const qz_tensor *like);
+/* Learned scales and offsets become those of the grid. */
+void qz_student_start_scales(const qz_student_linear *l);
 /* weight += factor B A */
-QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight);
+QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight,
+                                              float factor);
+/* Base and adapter of a frozen linear that together are close to its weight (student_loftq.c). */
+QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *l, const qz_tensor *weight,
+                                              qz_arena *scratch);
+/* Codes of a frozen weight, as bitsandbytes and others would make them; in `scratch`. */
+QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
+                                             const qz_scheme *scheme, qz_arena *scratch);
 
 /* ---- student_points.c ---- */
 
@@ -71,5 +110,19 @@ QZ_NODISCARD qz_status qz_student_add_points(qz_student *s);
 QZ_NODISCARD qz_status qz_student_point(void *context, qz_tape *t, int layer, int input, qz_point point, qz_var **x);
 /* Gradients of learned scales, summed up over the micro-batches. */
 void qz_student_points_end(qz_student *s);
+
+/* ---- student_watch.c ---- */
+
+QZ_NODISCARD qz_status qz_student_add_watches(qz_student *s);
+/* The weights of a step were rounded: follows their codes when it is one of training, and puts the values of those that
+ * are frozen into `rounded`. */
+void qz_student_look(qz_student *s, int i, const qz_tensor *rounded);
+void qz_student_hold_codes(const qz_student *s, int i, qz_qtensor *q);
+/* Before the outer tape goes back: gradients of what is frozen go to scales and offsets, not to weights. */
+void qz_student_hold_gradients(qz_student *s);
+
+/* ---- student_state.c ---- */
+
+QZ_NODISCARD qz_status qz_student_add_tensors(qz_student *s);
 
 #endif

@@ -192,6 +192,7 @@ qz_status qz_telemetry_layer(qz_telemetry *t, const qz_layer_figures *f)
     qz_json_put_double(w, "oscillation", f->oscillation);
     qz_json_put_double(w, "scale_drift", f->scale_drift);
     qz_json_put_double(w, "saturation", f->saturation);
+    qz_json_put_double(w, "frozen", f->frozen);
     return line_end(t, w);
 }
 

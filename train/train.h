@@ -19,6 +19,9 @@
 #include "recipes/recipes.h"
 #include "train/student.h"
 
+/* Steps between the figures of layers in the log (telemetry.h); the last step has them too. */
+enum { QZ_TRAIN_LAYERS_EVERY = 10 };
+
 typedef struct qz_train_args {
     const qz_recipe *recipe;
     const qz_model *model;      /* the student starts from it */

@@ -41,14 +41,15 @@ static void add_rows(qz_train_plan *out, const walk *w, const qz_train_args *arg
     const qz_recipe_train *how = &args->recipe->train;
     const qz_parameters *p = qz_student_parameters(w->student);
     const uint64_t trained = (uint64_t)qz_parameters_numbers(p) * sizeof(float);
+    const uint64_t kept = trained + qz_student_tensor_bytes(w->student);
     add_row(out, "parameters and gradients", 2 * trained);
     add_row(out, "frozen weights, rounded weights", qz_student_bytes(w->student) - 2 * trained);
     add_row(out, "moments", qz_optimizer_bytes(p, how->moments_8bit));
     add_row(out, "values and gradients of a micro-batch", qz_stepper_bytes(w->stepper));
     add_row(out, "teacher", w->guide ? qz_guide_bytes(w->guide) : 0);
-    add_row(out, "best parameters so far", how->keep_best ? trained : 0);
+    add_row(out, "best parameters so far", how->keep_best ? kept : 0);
     out->parameters = qz_parameters_numbers(p);
-    out->state_bytes = trained + qz_optimizer_bytes(p, how->moments_8bit) + (how->keep_best ? trained : 0);
+    out->state_bytes = kept + qz_optimizer_bytes(p, how->moments_8bit) + (how->keep_best ? kept : 0);
 }
 
 /* Numbers of all matrices that a token is multiplied by. */

@@ -19,6 +19,7 @@ static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
                                           .dropout = (float)a->dropout,
                                           .seed = how->seed,
                                           .merge_aware = a->merge_aware,
+                                          .loftq = a->loftq ? a->loftq_iterations : 0,
                                           .wanted = is_target,
                                           .context = (void *)(uintptr_t)how};
     if (a->base.wanted) {
@@ -48,10 +49,24 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
                                                   .learn_scales = q->wanted && q->scales == QZ_TRAIN_LEARNED,
                                                   .learn_activations = q->learned_activations,
                                                   .learn_offsets = q->method == QZ_TRAIN_LSQ_PLUS,
+                                                  .watch = q->wanted,
+                                                  .freeze = q->freeze,
                                                   .start_from_grid = how->init != NULL,
                                                   .rule = rule_of(q)};
     if (!q->wanted && !how->adapter.merge_aware) out->student.plan = NULL;
     if (how->adapter.wanted) set_adapters(out, how);
+}
+
+/* What a recipe can say and training cannot do yet: never passed over in silence. */
+static qz_status check_built(const qz_recipe_train *how)
+{
+    if (how->compute != QZ_F32)
+        return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
+    if (how->quantizer.freeze > 0)
+        return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: weights cannot be frozen yet; leave it out");
+    if (how->adapter.wanted && how->adapter.loftq)
+        return QZ_FAIL(QZ_UNSUPPORTED, "train.adapter.start: \"loftq\" is not built yet; set \"zeros\"");
+    return QZ_OK;
 }
 
 static qz_status check(const qz_train_args *args)
@@ -68,6 +83,7 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
 {
     const qz_recipe_train *how = &args->recipe->train;
     *out = (qz_train_rules){0};
+    QZ_TRY(check_built(how));
     QZ_TRY(check(args));
     set_student(out, args, dry);
     out->optimizer = qz_optimizer_options_of(how);

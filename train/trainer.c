@@ -22,7 +22,7 @@ struct qz_trained {
     qz_optimizer *optimizer;
     qz_telemetry *telemetry;
     qz_loader_batch batch, judged; /* judged: the evaluation's windows */
-    float *best;                   /* values of all parameters at the best evaluation; NULL: not kept */
+    uint8_t *best; /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
     /* in the state file */
     int64_t step, epoch, index, best_step, since_best;
     double best_loss, first_loss;
@@ -33,16 +33,27 @@ struct qz_trained {
 
 /* ---- the best so far ---- */
 
+static uint64_t best_bytes(const qz_trained *t)
+{
+    const uint64_t numbers = (uint64_t)qz_parameters_numbers(qz_student_parameters(t->student));
+    return numbers * sizeof(float) + qz_student_tensor_bytes(t->student);
+}
+
+static uint8_t *copy_view(uint8_t *at, const qz_tensor *view, bool out)
+{
+    const size_t bytes = (size_t)qz_tensor_count(view) * (size_t)qz_dtype_bits(view->dtype) / 8;
+    memcpy(out ? at : view->data, out ? view->data : at, bytes);
+    return at + bytes;
+}
+
 static void copy_values(qz_trained *t, bool out)
 {
+    int count;
     const qz_parameters *p = qz_student_parameters(t->student);
-    float *at = t->best;
-    for (int i = 0; i < p->count; i++) {
-        const size_t count = (size_t)qz_tensor_count(&p->list[i].value);
-        float *value = qz_f32(&p->list[i].value);
-        memcpy(out ? at : value, out ? value : at, count * sizeof *at);
-        at += count;
-    }
+    const qz_state_tensor *memory = qz_student_tensors(t->student, &count);
+    uint8_t *at = t->best;
+    for (int i = 0; i < p->count; i++) at = copy_view(at, &p->list[i].value, out);
+    for (int i = 0; i < count; i++) at = copy_view(at, &memory[i].view, out);
 }
 
 /* ---- evaluations ---- */
@@ -51,6 +62,7 @@ static qz_status judge(qz_trained *t, double *mean)
 {
     const qz_step_batch all = {t->judged.ids, t->judged.labels, NULL, t->judged.sequences, t->judged.length};
     qz_step_loss loss;
+    qz_student_round(t->student, true); /* as it would be stored, even while training does not round yet */
     QZ_TRY(qz_stepper_judge(t->stepper, &all, &loss));
     *mean = loss.cross_entropy;
     return QZ_OK;
@@ -112,6 +124,29 @@ static qz_status learn(qz_trained *t, qz_step_figures *f)
     return QZ_OK;
 }
 
+static bool is_time(int64_t step, int64_t every, int64_t last)
+{
+    return step == last || (every > 0 && step % every == 0);
+}
+
+static qz_status log_layers(qz_trained *t)
+{
+    if (!is_time(t->step, QZ_TRAIN_LAYERS_EVERY, t->how->steps)) return QZ_OK;
+    for (int i = 0; i < qz_student_linears(t->student); i++) {
+        qz_student_health h;
+        if (!qz_student_health_of(t->student, i, &h)) continue;
+        QZ_TRY(
+            qz_telemetry_layer(t->telemetry, &(qz_layer_figures){.step = t->step,
+                                                                 .layer = qz_student_linear_at(t->student, i)->module,
+                                                                 .flipped = h.flipped,
+                                                                 .oscillation = h.oscillation,
+                                                                 .scale_drift = h.scale_drift,
+                                                                 .saturation = h.saturation,
+                                                                 .frozen = h.frozen}));
+    }
+    return QZ_OK;
+}
+
 static qz_status take_step(qz_trained *t)
 {
     const double began = qz_seconds();
@@ -129,6 +164,7 @@ static qz_status take_step(qz_trained *t)
     t->result.loss = f.loss;
     t->result.tokens += f.tokens;
     QZ_TRY(qz_telemetry_step(t->telemetry, &f));
+    QZ_TRY(log_layers(t));
     return qz_progress_step(t->args.progress, 1, qz_telemetry_text(line, sizeof line, &f));
 }
 
@@ -138,11 +174,6 @@ static qz_status save(qz_trained *t)
 {
     QZ_TRY(qz_telemetry_sync(t->telemetry));
     return qz_state_save(t->args.folder, &t->state, t->step, (int)t->how->keep);
-}
-
-static bool is_time(int64_t step, int64_t every, int64_t last)
-{
-    return step == last || (every > 0 && step % every == 0);
 }
 
 static qz_status after_step(qz_trained *t, bool *stop)
@@ -216,7 +247,7 @@ static qz_status make_judged(qz_trained *t)
 static qz_status make_best(qz_trained *t)
 {
     if (!t->how->keep_best || !t->judged.sequences) return QZ_OK;
-    t->best = qz_arena_array(t->arena, float, (size_t)qz_parameters_numbers(qz_student_parameters(t->student)));
+    t->best = qz_arena_alloc(t->arena, best_bytes(t));
     if (!t->best) return qz_arena_failed(t->arena);
     copy_values(t, true);
     return QZ_OK;
@@ -224,14 +255,15 @@ static qz_status make_best(qz_trained *t)
 
 static qz_status make_state(qz_trained *t)
 {
-    int count;
+    int count, more;
     const qz_state_tensor *tensors = qz_optimizer_tensors(t->optimizer, &count);
-    qz_state_tensor *all = qz_arena_array(t->arena, qz_state_tensor, (size_t)count + 1);
+    const qz_state_tensor *memory = qz_student_tensors(t->student, &more);
+    qz_state_tensor *all = qz_arena_array(t->arena, qz_state_tensor, (size_t)count + (size_t)more + 1);
     if (!all) return qz_arena_failed(t->arena);
     memcpy(all, tensors, (size_t)count * sizeof *all);
-    if (t->best)
-        all[count++] = (qz_state_tensor){
-            "best", qz_tensor_1d(t->best, QZ_F32, qz_parameters_numbers(qz_student_parameters(t->student)))};
+    memcpy(all + count, memory, (size_t)more * sizeof *all);
+    count += more;
+    if (t->best) all[count++] = (qz_state_tensor){"best", qz_tensor_1d(t->best, QZ_U8, (int64_t)best_bytes(t))};
     const qz_state_integer integers[] = {
         {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
     const qz_state_number doubles[] = {{"best_loss", &t->best_loss}, {"first_loss", &t->first_loss}};

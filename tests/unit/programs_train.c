@@ -209,6 +209,8 @@ Test(train, what_cannot_be_is_refused)
     check_refused(2, "lm_head: training rounds the linears of the layers only", "train", "recipes/qat-w3.json",
                   "train.init=null", FROM_ROUNDED, "model=tests/golden/models/llama", "weights.skip=[]",
                   "weights.group=channel", out);
+    check_refused(1, "train.compute: \"bf16\" is not built yet", "train", "recipes/qat-w3.json", FROM_ROUNDED,
+                  "train.compute=bf16", out);
     check_refused(1, "train.data", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.data=no/text.txt", out);
 }
 

@@ -232,6 +232,8 @@ Test(train, methods_of_qcal)
     check_canonical(r);
     check_fails(QZ_ARG, "weights.solver: found \"careful\", but training rounds to nearest",
                 with(&r, "weights.solver=careful", CALIBRATION));
+    check_fails(QZ_ARG, "weights.range: found \"shrink\", but training takes its scales from the extremes",
+                with(&r, "weights.range=shrink", CALIBRATION));
     check_fails(QZ_ARG, "transforms: they are fitted before training only with train.init \"ptq\"",
                 with(&r, "transforms=[\"turning\"]"));
     check_fails(QZ_ARG, "weights.solver: the solver \"careful\" needs statistics of calibration text",

@@ -50,7 +50,7 @@ static qz_step_figures figures_of(int64_t step)
 
 static qz_layer_figures layer_of(int64_t step)
 {
-    return (qz_layer_figures){step, "model.layers.3.mlp.up_proj", 0.004, 1.0 / 3, 2e-17, 0};
+    return (qz_layer_figures){step, "model.layers.3.mlp.up_proj", 0.004, 1.0 / 3, 2e-17, 0, 0.25};
 }
 
 static qz_telemetry *open_log(const char *folder, int64_t step, bool times)
@@ -135,6 +135,7 @@ Test(train_telemetry, numbers_read_back_equal)
     cr_assert_eq(number_in(root, "oscillation"), l.oscillation);
     cr_assert_eq(number_in(root, "scale_drift"), l.scale_drift);
     cr_assert_eq(number_in(root, "saturation"), l.saturation);
+    cr_assert_eq(number_in(root, "frozen"), l.frozen);
     qz_json_close(doc);
     line = next_line(line);
     check_ok(qz_json_parse(&doc, line, strcspn(line, "\n")));

@@ -1,0 +1,112 @@
+/* What the wrappers of attention and of training through a quantizer refuse, and what their sentences say. */
+#include <math.h>
+
+#include "kernels/kernels.h"
+#include "testing/testing.h"
+
+static float buffer[1024], scales[64], more[64];
+static uint8_t bytes[256];
+
+static const qz_backend *ref(void)
+{
+    return qz_backend_at(0);
+}
+
+static qz_tensor matrix(int64_t rows, int64_t cols)
+{
+    return qz_tensor_2d(buffer, QZ_F32, rows, cols);
+}
+
+static qz_qtensor grids(qz_format format, bool symmetric)
+{
+    qz_qtensor q = {.scheme = {.format = format, .symmetric = symmetric, .piece_rows = 1}, .rows = 3, .cols = 8};
+    for (int i = 0; i < 64; i++) scales[i] = 1;
+    q.scales = scales;
+    if (!symmetric) q.zeros = bytes;
+    return q;
+}
+
+Test(kernels_quantize, grids_must_fit)
+{
+    qz_tensor w = matrix(3, 8), wide = matrix(3, 9);
+    qz_qtensor q = grids(QZ_FORMAT_INT4, true);
+    int32_t permutation[8] = {0};
+    check_fails(QZ_SHAPE, "q is (3, 8), but w (3, 9)", qz_op_fake_quant(ref(), &wide, &wide, &q));
+    q.permutation = permutation;
+    check_fails(QZ_UNSUPPORTED, "permutation", qz_op_fit_ranges(ref(), &q, &w));
+    q = grids(QZ_FORMAT_INT4, true);
+    q.scales = NULL;
+    check_fails(QZ_ARG, "q has no scales", qz_op_fake_quant(ref(), &w, &w, &q));
+    q = grids(QZ_FORMAT_BF16, true);
+    check_fails(QZ_UNSUPPORTED, "bf16 has no codes", qz_op_fake_quant(ref(), &w, &w, &q));
+    q = grids(QZ_FORMAT_NF4, true);
+    q.scheme.double_quant = true;
+    check_fails(QZ_ARG, "no codes of scales", qz_op_fake_quant(ref(), &w, &w, &q));
+}
+
+Test(kernels_quantize, gradients_of_grids)
+{
+    qz_tensor w = matrix(3, 8), three = qz_tensor_1d(more, QZ_F32, 3), four = qz_tensor_1d(more, QZ_F32, 4);
+    qz_qtensor q = grids(QZ_FORMAT_INT4, true);
+    check_fails(QZ_SHAPE, "one element for each of 3 pieces, it has 4",
+                qz_op_fake_quant_grad(ref(), &w, &four, NULL, &w, &w, &q, QZ_STE_LSQ, 1));
+    check_fails(QZ_ARG, "q has no zeros", qz_op_fake_quant_grad(ref(), &w, NULL, &three, &w, &w, &q, QZ_STE_LSQ, 1));
+    q = grids(QZ_FORMAT_NF4, true);
+    q.scheme.double_quant = true;
+    q.scale_codes = bytes;
+    q.second_scales = more;
+    check_fails(QZ_UNSUPPORTED, "cannot be learned",
+                qz_op_fake_quant_grad(ref(), &w, &three, NULL, &w, &w, &q, QZ_STE_LSQ, 1));
+}
+
+Test(kernels_quantize, masks_and_static_scales)
+{
+    qz_tensor x = matrix(3, 9), mask = qz_tensor_1d(bytes, QZ_U8, 3);
+    const qz_act_scheme token = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127};
+    double sum = 0;
+    check_fails(QZ_SHAPE, "mask has 3 bytes, 4 are needed",
+                qz_op_fake_quant_activations(ref(), &x, &mask, &x, &token, NULL));
+    check_fails(QZ_SHAPE, "mask has 3 bytes, 4 are needed", qz_op_mask_grad(ref(), &x, &x, &mask));
+    check_fails(QZ_ARG, "dynamic", qz_op_activation_scale_grad(ref(), &sum, &x, &x, &token, NULL, 1));
+}
+
+Test(kernels_quantize, packed_matrices)
+{
+    qz_tensor x = matrix(2, 8), y = matrix(2, 3), narrow = matrix(2, 4), room = matrix(2, 8), other = matrix(2, 7);
+    qz_packed p = {.q = grids(QZ_FORMAT_INT4, true), .words = bytes};
+    check_fails(QZ_SHAPE, "w is (3, 8), expected (4, 8)", qz_op_linear_packed(ref(), &narrow, &x, &p, false, &room));
+    check_fails(QZ_SHAPE, "room (R,K) is (2, 7)", qz_op_linear_packed(ref(), &y, &x, &p, false, &other));
+    check_fails(QZ_SHAPE, "w is (3, 8), expected (4, 8)",
+                qz_op_linear_packed_grad_x(ref(), &x, &narrow, &p, false, &room));
+    p.words = NULL;
+    check_fails(QZ_ARG, "no codes or no scales", qz_op_linear_packed(ref(), &y, &x, &p, false, &room));
+}
+
+Test(kernels_quantize, documents)
+{
+    int32_t first[6] = {0, 0, 2, 0, 2, 2};
+    qz_attention how = {.scale = 1, .first = first};
+    qz_tensor q = qz_tensor_4d(buffer, QZ_F32, 2, 3, 1, 2), k = qz_tensor_4d(buffer, QZ_F32, 2, 4, 1, 2), y = q;
+    check_fails(QZ_ARG, "first[1, 1] is 2, must be 0 to 1", qz_op_attention(ref(), &y, NULL, &q, &q, &q, &how));
+    first[4] = -1;
+    check_fails(QZ_ARG, "first[1, 1] is -1", qz_op_attention(ref(), &y, NULL, &q, &q, &q, &how));
+    check_fails(QZ_SHAPE, "3 queries and 4 keys", qz_op_attention(ref(), &y, NULL, &q, &k, &k, &how));
+    qz_tensor lse = qz_tensor_3d(more, QZ_F32, 2, 3, 2);
+    how.first = NULL;
+    check_fails(QZ_SHAPE, "H is 2, but 1 in q", qz_op_attention(ref(), &y, &lse, &q, &k, &k, &how));
+}
+
+/* A document of one token attends to itself alone: its output is its value, its log-sum-exp its score. */
+Test(kernels_quantize, a_document_of_one_token)
+{
+    float q[4] = {1, 2, 3, 4}, y[4], lse[2];
+    int32_t first[2] = {0, 1};
+    const qz_attention how = {.scale = 0.5f, .first = first};
+    qz_tensor x = qz_tensor_4d(q, QZ_F32, 1, 2, 1, 2), out = qz_tensor_4d(y, QZ_F32, 1, 2, 1, 2);
+    qz_tensor sums = qz_tensor_3d(lse, QZ_F32, 1, 2, 1);
+    for (size_t b = 0; b < 2; b++) {
+        check_ok(qz_op_attention(qz_backend_at(b), &out, &sums, &x, &x, &x, &how));
+        for (int i = 0; i < 4; i++) cr_assert(y[i] == q[i], "%g", y[i]);
+        cr_assert(lse[0] == 2.5f && lse[1] == 12.5f, "%g %g", lse[0], lse[1]);
+    }
+}
