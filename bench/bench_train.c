@@ -1,5 +1,5 @@
-/* Training steps on random tokens: bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps [fp32|bf16]]]]], as torch_train.py
- * measures them: what is timed is forward, backward, clipping and AdamW. Prints one JSON line.
+/* Training steps on random tokens: bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps [fp32|bf16]]]]], as
+ * torch_train.py measures them: what is timed is forward, backward, clipping and AdamW. Prints one JSON line.
  *
  *     full   every weight    qat    the same, linears rounded to int4 groups of 32 and their inputs to int8 per token
  *     lora   rank 16 beside every linear of a frozen model    qlora    the same on NF4 with double quantization */
@@ -151,11 +151,12 @@ static void print(const bench *b)
     struct rusage usage;
     const double tokens = (double)(b->batch * b->tokens);
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"tokens_per_s_median\": %.1f, "
-           "\"tokens_per_s_best\": %.1f, \"peak_rss_mb\": %ld, \"buffers_mb\": %.1f, \"student_mb\": %.1f}\n",
-           b->mode, b->bf16 ? "bf16" : "fp32", (long long)b->batch, (long long)b->tokens, tokens / b->seconds[b->steps / 2],
-           tokens / b->seconds[0], usage.ru_maxrss / 1024, (double)qz_stepper_bytes(b->stepper) / 1e6,
-           (double)qz_student_bytes(b->student) / 1e6);
+    printf(
+        "{\"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"tokens_per_s_median\": %.1f, "
+        "\"tokens_per_s_best\": %.1f, \"peak_rss_mb\": %ld, \"buffers_mb\": %.1f, \"student_mb\": %.1f}\n",
+        b->mode, b->bf16 ? "bf16" : "fp32", (long long)b->batch, (long long)b->tokens,
+        tokens / b->seconds[b->steps / 2], tokens / b->seconds[0], usage.ru_maxrss / 1024,
+        (double)qz_stepper_bytes(b->stepper) / 1e6, (double)qz_student_bytes(b->student) / 1e6);
 }
 
 int main(int argc, char **argv)

@@ -29,7 +29,7 @@ typedef struct blocks {
     } b;
 } blocks;
 _Static_assert(sizeof(blocks) <= 256 << 10, "what kernels may have on the stack");
-_Static_assert(ROWS * QZ_MICRO_ALONG <= STEPS * QZ_MICRO_ACROSS && (int)ROWS <= (int)QZ_MICRO_ACROSS, "both orders fit");
+_Static_assert(ROWS *QZ_MICRO_ALONG <= STEPS * QZ_MICRO_ACROSS && (int)ROWS <= (int)QZ_MICRO_ACROSS, "both orders fit");
 _Static_assert((int)NR <= (int)ROWS, "the left block has room for a panel that is to be turned");
 
 bool qz_gemm_has(qz_gemm_path path)
@@ -188,8 +188,8 @@ static void multiply_panels(qz_micro *micro, qz_tile c, bool add, const blocks *
             if (a->count - i >= MR && n - j >= NR)
                 micro(qz_tile_at(c, i, j), add, left, a->across, right, steps);
             else
-                multiply_edge(micro, qz_tile_at(c, i, j), add, qz_min(MR, a->count - i), qz_min(NR, n - j), left, a->across,
-                              right, steps);
+                multiply_edge(micro, qz_tile_at(c, i, j), add, qz_min(MR, a->count - i), qz_min(NR, n - j), left,
+                              a->across, right, steps);
         }
     }
 }

@@ -1,4 +1,5 @@
-/* The products of a linear layer and its gradients with factors rounded to BF16: which of the tensors is which factor. */
+/* The products of a linear layer and its gradients with factors rounded to BF16: which of the tensors is which factor.
+ */
 #include "base/parallel.h"
 #include "kernels/cpu_gemm_bf16.h"
 #include "kernels/cpu_tiles.h"

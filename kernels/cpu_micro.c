@@ -51,22 +51,16 @@ _Static_assert(QZ_MICRO_ROWS == 14 && QZ_MICRO_COLS == 32, "EACH_ROW and the reg
     }
 
 #define ROW QZ_MICRO_ALONG
-SINGLE static void single_along(qz_tile c, bool add, const uint32_t *a, const uint32_t *b, int64_t steps)
-{
-    SUM(STEP_SINGLE, 1)
-}
+SINGLE static void single_along(qz_tile c, bool add, const uint32_t *a, const uint32_t *b,
+                                int64_t steps){SUM(STEP_SINGLE, 1)}
 
-PAIRS static void pairs_along(qz_tile c, bool add, const uint32_t *a, const uint32_t *b, int64_t steps)
-{
-    SUM(STEP_PAIRS, 1)
-}
+PAIRS static void pairs_along(qz_tile c, bool add, const uint32_t *a, const uint32_t *b,
+                              int64_t steps){SUM(STEP_PAIRS, 1)}
 #undef ROW
 
 #define ROW 1
-SINGLE static void single_across(qz_tile c, bool add, const uint32_t *a, const uint32_t *b, int64_t steps)
-{
-    SUM(STEP_SINGLE, QZ_MICRO_ACROSS)
-}
+SINGLE static void single_across(qz_tile c, bool add, const uint32_t *a, const uint32_t *b,
+                                 int64_t steps){SUM(STEP_SINGLE, QZ_MICRO_ACROSS)}
 
 PAIRS static void pairs_across(qz_tile c, bool add, const uint32_t *a, const uint32_t *b, int64_t steps)
 {

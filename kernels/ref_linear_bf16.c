@@ -45,7 +45,8 @@ qz_status qz_ref_linear_grad_w_bf16(const qz_tensor *dw, const qz_tensor *dy, co
             const float *a = qz_f32(dy) + n, *b = qz_f32(x) + k;
             float *out = qz_f32(dw) + n * dw->stride[0] + k;
             double sum = (double)*out;
-            for (int64_t t = 0; t < x->shape[0]; t++) sum += rounded(a[t * dy->stride[0]]) * rounded(b[t * x->stride[0]]);
+            for (int64_t t = 0; t < x->shape[0]; t++)
+                sum += rounded(a[t * dy->stride[0]]) * rounded(b[t * x->stride[0]]);
             *out = (float)sum;
         }
     }

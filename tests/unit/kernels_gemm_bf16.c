@@ -76,13 +76,13 @@ static void check_result(const problem *p, qz_gemm_path path)
             cr_assert(fabs(got - want) <= allowed, "path %d, (%lld, %lld): %.9g, expected %.9g", (int)path,
                       (long long)i, (long long)j, got, want);
         }
-        cr_assert(memcmp(p->c + i * p->g.c.stride + p->g.n, p->before + i * p->g.c.stride + p->g.n,
-                         PAD * sizeof *p->c) == 0);
+        cr_assert(
+            memcmp(p->c + i * p->g.c.stride + p->g.n, p->before + i * p->g.c.stride + p->g.n, PAD * sizeof *p->c) == 0);
     }
 }
 
 /* Sides around those of the register tile and of the blocks. */
-static const int64_t shapes[][3] = {{1, 1, 1},    {13, 31, 5},   {14, 32, 256},  {15, 33, 257},
+static const int64_t shapes[][3] = {{1, 1, 1},    {13, 31, 5},    {14, 32, 256},  {15, 33, 257},
                                     {57, 65, 40}, {61, 200, 601}, {113, 385, 19}, {1050, 34, 6}};
 enum { SHAPES = sizeof shapes / sizeof *shapes, KINDS = 8 };
 
@@ -153,7 +153,10 @@ Test(gemm_bf16, keeps_what_is_not_finite)
         for (int i = 0; i < 20; i++)
             for (int j = 0; j < 40; j++) {
                 const float y = p.c[i * p.g.c.stride + j];
-                cr_assert(i == 3 ? isnan(y) : i == 5 ? !isfinite(y) : isfinite(y), "path %d: (%d, %d)", (int)path, i, j);
+                cr_assert(i == 3   ? isnan(y)
+                          : i == 5 ? !isfinite(y)
+                                   : isfinite(y),
+                          "path %d: (%d, %d)", (int)path, i, j);
             }
         qz_arena_free(p.arena);
     }
