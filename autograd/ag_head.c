@@ -100,8 +100,10 @@ static qz_status take_losses(work *k, const qz_tensor *logits, const qz_tensor *
 
 static qz_status take_gradients(work *k, const qz_tensor *grad, const qz_tensor *hidden, int64_t first)
 {
-    const qz_tensor dhidden = qz_tensor_rows(&k->dhidden, first, hidden->shape[0]);
-    if (qz_wants(k->hidden)) QZ_TRY(qz_product_grad_x(k->t, &dhidden, grad, &k->w->value, k->add_hidden));
+    if (qz_wants(k->hidden)) {
+        const qz_tensor dhidden = qz_tensor_rows(&k->dhidden, first, hidden->shape[0]);
+        QZ_TRY(qz_product_grad_x(k->t, &dhidden, grad, &k->w->value, k->add_hidden));
+    }
     return qz_wants(k->w) ? qz_product_grad_w(k->t, &k->dw, grad, hidden) : QZ_OK;
 }
 

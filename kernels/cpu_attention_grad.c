@@ -92,11 +92,14 @@ static void weigh(pair *c, int64_t row)
     memset(g + high, 0, (size_t)(c->keys - high) * sizeof *g);
 }
 
-static bool is_seen(const pair *c)
+/* The keys of tile [first, last) that any query of the pair sees; false when there are none. */
+static bool choose_keys(pair *c, int64_t first, int64_t last)
 {
     const qz_seen *s = &c->h->seen;
-    if (c->key > s->past + c->query + c->queries - 1) return false;
-    return c->key + c->keys > qz_seen_least(s, c->query, c->queries);
+    const int64_t least = qz_seen_least(s, c->query, c->queries);
+    c->key = least > first ? least : first;
+    c->keys = qz_min(last, s->past + c->query + c->queries) - c->key;
+    return c->keys > 0;
 }
 
 static void add_pair(pair *c)
@@ -157,14 +160,13 @@ static void add_pairs(const tensors *x, int64_t b, range heads, range queries, r
     if (want_dkv) clear(one.dk, keys, one.size);
     if (want_dkv) clear(one.dv, keys, one.size);
     for (int64_t i = heads.first; want_dq && i < heads.last; i++) clear(make_head(x, b, i).dq, queries, one.size);
-    for (c.key = keys.first; c.key < keys.last; c.key += KEYS) {
-        c.keys = qz_min(KEYS, keys.last - c.key);
+    for (int64_t key = keys.first; key < keys.last; key += KEYS) {
         for (int64_t i = heads.first; i < heads.last; i++) {
             const head h = make_head(x, b, i);
             c.h = &h;
             for (c.query = queries.first; c.query < queries.last; c.query += QUERIES) {
                 c.queries = qz_min(QUERIES, queries.last - c.query);
-                if (is_seen(&c)) add_pair(&c);
+                if (choose_keys(&c, key, qz_min(key + KEYS, keys.last))) add_pair(&c);
             }
         }
     }

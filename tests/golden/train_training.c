@@ -173,7 +173,7 @@ Test(training, bf16_compute)
                               .bf16 = true});
         run(&f, 0);
         same_loss(&f, f.loss.loss, TOL_TRAIN_BF16);
-        same_gradients(&f, TOL_TRAIN_BF16_GRADIENT);
+        same_gradients(&f, TOL_TRAIN_BF16_GRAD);
         const double theirs = (double)at(qz_safetensors_find(f.expected, "loss"), 0);
         cr_assert(fabs(f.loss.loss - theirs) > TOL_TRAIN_LOSS * theirs, "nothing was rounded");
         fixture_free(&f);

@@ -110,3 +110,95 @@ Test(kernels_quantize, a_document_of_one_token)
         cr_assert(lse[0] == 2.5f && lse[1] == 12.5f, "%g %g", lse[0], lse[1]);
     }
 }
+
+/* ---- where a gradient passes, at ties and bounds ---- */
+
+enum { STEPS = 201 };
+
+static float steps[STEPS], ones[STEPS], out[STEPS];
+
+/* Of w = -25, -24.75, ... 25 with scale 1. */
+static void check_passing(const qz_backend *backend, const qz_qtensor *q, qz_ste rule, double low, double high)
+{
+    qz_tensor w = qz_tensor_2d(steps, QZ_F32, 1, STEPS), dy = qz_tensor_2d(ones, QZ_F32, 1, STEPS);
+    qz_tensor dw = qz_tensor_2d(out, QZ_F32, 1, STEPS);
+    check_ok(qz_op_fake_quant_grad(backend, &dw, NULL, NULL, &dy, &w, q, rule, 1));
+    for (int i = 0; i < STEPS; i++) {
+        const double x = (double)steps[i];
+        const bool passes = rule == QZ_STE_PASS   ? true
+                            : rule == QZ_STE_CLIP ? rint(x) >= low && rint(x) <= high
+                                                  : x > low && x < high;
+        cr_assert((out[i] == 1) == passes && (out[i] == 0) == !passes, "%s, rule %d: %g, bounds %g and %g",
+                  backend->plugin.name, rule, x, low, high);
+    }
+}
+
+Test(kernels_quantize, whole_codes_pass_up_to_their_bounds)
+{
+    static const struct {
+        bool symmetric, narrow;
+        int zero;
+        double low, high;
+    } grid[] = {{true, false, 8, -8, 7}, {true, true, 8, -7, 7}, {false, false, 3, -3, 12}, {false, false, 0, 0, 15}};
+    for (int i = 0; i < STEPS; i++) {
+        steps[i] = 0.25f * (float)i - 25;
+        ones[i] = 1;
+    }
+    for (int i = 0; i < 4 * 2 * 2 * 3; i++) {
+        const int g = i % 4;
+        qz_qtensor q = grids(QZ_FORMAT_INT4, grid[g].symmetric);
+        q.rows = 1;
+        q.cols = STEPS;
+        q.scheme.narrow = grid[g].narrow;
+        q.scheme.zero_rule = i / 4 % 2 ? QZ_ROUND_SUM : QZ_ROUND_VALUE;
+        if (q.zeros) q.zeros[0] = (uint8_t)grid[g].zero;
+        /* rint of a sum with an odd zero: ties go the other way, so the codes themselves decide */
+        if (i / 4 % 2 && grid[g].zero % 2) continue;
+        check_passing(qz_backend_at((size_t)(i / 8 % 2)), &q, (qz_ste)(i / 16), grid[g].low, grid[g].high);
+    }
+}
+
+Test(kernels_quantize, floating_codes_pass_until_they_saturate)
+{
+    static const struct {
+        qz_format format;
+        float w;
+        bool clip, lsq;
+    } rows[] = {{QZ_FORMAT_FP8_E4M3, 464, true, false},
+                {QZ_FORMAT_FP8_E4M3, 464.001f, false, false},
+                {QZ_FORMAT_FP8_E4M3, -447.99f, true, true},
+                {QZ_FORMAT_FP8_E4M3, -448, true, false},
+                {QZ_FORMAT_FP8_E5M2, 61439.99f, true, false},
+                {QZ_FORMAT_FP8_E5M2, 61440, false, false},
+                {QZ_FORMAT_FP8_E5M2, -57344, true, false},
+                {QZ_FORMAT_FP8_E5M2, -57343, true, true},
+                {QZ_FORMAT_NF4, 1, true, false},
+                {QZ_FORMAT_NF4, -1.0001f, false, false},
+                {QZ_FORMAT_NF4, 0.999f, true, true}};
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        float w = rows[i / 2].w, dy = 1, dw;
+        qz_tensor x = qz_tensor_2d(&w, QZ_F32, 1, 1), d = qz_tensor_2d(&dy, QZ_F32, 1, 1);
+        qz_tensor got = qz_tensor_2d(&dw, QZ_F32, 1, 1);
+        qz_qtensor q = grids(rows[i / 2].format, true);
+        q.rows = q.cols = 1;
+        check_ok(qz_op_fake_quant_grad(qz_backend_at(i % 2), &got, NULL, NULL, &d, &x, &q, QZ_STE_CLIP, 1));
+        cr_assert((dw == 1) == rows[i / 2].clip, "clip %g", w);
+        check_ok(qz_op_fake_quant_grad(qz_backend_at(i % 2), &got, NULL, NULL, &d, &x, &q, QZ_STE_LSQ, 1));
+        cr_assert((dw == 1) == rows[i / 2].lsq, "lsq %g", w);
+    }
+}
+
+Test(kernels_quantize, activations_pass_up_to_their_bounds)
+{
+    float x[8] = {-128.75f, -128.5f, -128, 0, 127, 127.25f, 127.5f, 128}, y[8];
+    const qz_act_scheme s = {.mode = QZ_ACT_TENSOR, .format = QZ_FORMAT_INT8, .symmetric = true};
+    const qz_act_values v = {1, 0};
+    for (size_t b = 0; b < 2; b++) {
+        uint8_t bits = 0xaa;
+        qz_tensor in = qz_tensor_2d(x, QZ_F32, 1, 8), to = qz_tensor_2d(y, QZ_F32, 1, 8);
+        qz_tensor mask = qz_tensor_1d(&bits, QZ_U8, 1);
+        check_ok(qz_op_fake_quant_activations(qz_backend_at(b), &to, &mask, &in, &s, &v));
+        cr_assert(bits == 0x3e, "%x", bits);
+        cr_assert(y[0] == -128 && y[5] == 127 && y[7] == 127);
+    }
+}
