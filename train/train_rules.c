@@ -62,8 +62,6 @@ static qz_status check_built(const qz_recipe_train *how)
 {
     if (how->compute != QZ_F32)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
-    if (how->quantizer.freeze > 0)
-        return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: weights cannot be frozen yet; leave it out");
     if (how->adapter.wanted && how->adapter.loftq)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.adapter.start: \"loftq\" is not built yet; set \"zeros\"");
     return QZ_OK;
