@@ -88,7 +88,8 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
     out->step = (qz_step_rule){.micro_batch = how->micro_batch,
                                .cross_entropy = how->loss.cross_entropy,
                                .divergence = how->loss.divergence,
-                               .temperature = how->loss.temperature};
+                               .temperature = how->loss.temperature,
+                               .bf16 = how->compute == QZ_BF16};
     out->schedule = qz_schedule_of(how);
     return QZ_OK;
 }
