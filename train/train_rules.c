@@ -63,9 +63,10 @@ static qz_status check_built(const qz_recipe_train *how)
     if (how->compute != QZ_F32)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
     if (how->adapter.wanted && how->quantizer.scales == QZ_TRAIN_LEARNED)
-        return QZ_FAIL(QZ_UNSUPPORTED,
-                       "train.quantizer.scales: \"learned\", but the merged weight of an adapter gets scales of its own "
-                       "in every step; set train.quantizer.method to \"ste\" and scales to \"dynamic\"");
+        return QZ_FAIL(
+            QZ_UNSUPPORTED,
+            "train.quantizer.scales: \"learned\", but the merged weight of an adapter gets scales of its own "
+            "in every step; set train.quantizer.method to \"ste\" and scales to \"dynamic\"");
     if (how->adapter.wanted && how->quantizer.freeze > 0)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: codes of merged weights are not followed from step to "
                                        "step, so none can be frozen; leave it out");
@@ -95,7 +96,8 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
     out->step = (qz_step_rule){.micro_batch = how->micro_batch,
                                .cross_entropy = how->loss.cross_entropy,
                                .divergence = how->loss.divergence,
-                               .temperature = how->loss.temperature};
+                               .temperature = how->loss.temperature,
+                               .bf16 = how->compute == QZ_BF16};
     out->schedule = qz_schedule_of(how);
     return QZ_OK;
 }
