@@ -100,12 +100,11 @@ static qz_status take_losses(work *k, const qz_tensor *logits, const qz_tensor *
 
 static qz_status take_gradients(work *k, const qz_tensor *grad, const qz_tensor *hidden, int64_t first)
 {
-    const qz_backend *be = k->t->backend;
     if (qz_wants(k->hidden)) {
         const qz_tensor dhidden = qz_tensor_rows(&k->dhidden, first, hidden->shape[0]);
-        QZ_TRY(qz_op_linear_grad_x(be, &dhidden, grad, &k->w->value, k->add_hidden));
+        QZ_TRY(qz_product_grad_x(k->t, &dhidden, grad, &k->w->value, k->add_hidden));
     }
-    return qz_wants(k->w) ? qz_op_linear_grad_w(be, &k->dw, grad, hidden) : QZ_OK;
+    return qz_wants(k->w) ? qz_product_grad_w(k->t, &k->dw, grad, hidden) : QZ_OK;
 }
 
 static qz_status take_tile(work *k, int64_t first, int64_t count)
@@ -115,7 +114,7 @@ static qz_status take_tile(work *k, int64_t first, int64_t count)
     const qz_tensor logits = qz_tensor_2d(k->logits->data, QZ_F32, count, k->w->value.shape[0]);
     const qz_tensor grad = qz_tensor_2d((k->grad ? k->grad : k->logits)->data, QZ_F32, count, k->w->value.shape[0]);
     const qz_tensor hidden = qz_tensor_rows(&k->hidden->value, first, count);
-    QZ_TRY(qz_op_linear(be, &logits, &hidden, &k->w->value, NULL, false));
+    QZ_TRY(qz_product(k->t, &logits, &hidden, &k->w->value, NULL, false));
     if (cap > 0) QZ_TRY(qz_op_softcap(be, &logits, &logits, cap));
     QZ_TRY(take_losses(k, &logits, &grad, first));
     if (cap > 0) QZ_TRY(qz_op_softcap_grad(be, &grad, &grad, &logits, cap));

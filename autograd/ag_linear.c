@@ -32,11 +32,11 @@ static qz_status linear_vjp(qz_tape *t, qz_node *n)
     bool accumulate;
     if (qz_wants(x)) {
         QZ_TRY(qz_grad_place(t, x, &g, &accumulate));
-        QZ_RUN(t, qz_op_linear_grad_x(t->backend, &g, &n->out->grad, &w->value, accumulate));
+        QZ_RUN(t, qz_product_grad_x(t, &g, &n->out->grad, &w->value, accumulate));
     }
     if (qz_wants(w)) {
         QZ_TRY(qz_grad_zeroed(t, w, &g));
-        QZ_RUN(t, qz_op_linear_grad_w(t->backend, &g, &n->out->grad, &x->value));
+        QZ_RUN(t, qz_product_grad_w(t, &g, &n->out->grad, &x->value));
     }
     return pass_rest(t, n, n->in[2], n->in[3]);
 }
@@ -48,8 +48,7 @@ qz_status qz_ag_linear(qz_var **y, qz_tape *t, qz_var *x, qz_var *w, qz_var *bia
     qz_node_spec spec = {.rule = &qz_rule_linear, .in = {x, w, bias, residual}};
     QZ_TRY(qz_var_2d(y, t, x->value.shape[0], w->value.shape[0]));
     QZ_TRY(start_sum(t, *y, residual));
-    QZ_RUN(t,
-           qz_op_linear(t->backend, &(*y)->value, &x->value, &w->value, bias ? &bias->value : NULL, residual != NULL));
+    QZ_RUN(t, qz_product(t, &(*y)->value, &x->value, &w->value, bias ? &bias->value : NULL, residual != NULL));
     spec.out = *y;
     spec.reads = (qz_wants(w) ? QZ_READS_0 : 0) | (qz_wants(x) ? QZ_READS_1 : 0);
     return qz_node_add(t, &spec, NULL);

@@ -39,6 +39,9 @@ void qz_tape_reset(qz_tape *t);
 void qz_tape_record(qz_tape *t, bool on);
 /* Keep values that are cheap to make again (more memory, less work). Tapes start with false. */
 void qz_tape_keep_cheap(qz_tape *t, bool on);
+/* Linear layers and the head round both factors of their products to BF16; sums stay fp32. Packed weights and the sum
+ * of a low-rank weight are computed in fp32 all the same. Tapes start with false. */
+void qz_tape_bf16(qz_tape *t, bool on);
 bool qz_tape_is_dry(const qz_tape *t);
 const qz_backend *qz_tape_backend(const qz_tape *t);
 /* Bytes of buffers in use, and the most ever held. */

@@ -70,6 +70,11 @@ void qz_tape_keep_cheap(qz_tape *t, bool on)
     t->keep_cheap = on;
 }
 
+void qz_tape_bf16(qz_tape *t, bool on)
+{
+    t->bf16 = on;
+}
+
 bool qz_tape_is_dry(const qz_tape *t)
 {
     return t->dry;

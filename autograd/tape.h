@@ -53,7 +53,7 @@ struct qz_tape {
     const qz_backend *backend;
     qz_pool *pool;
     qz_arena *arena;
-    bool dry, record, keep_cheap;
+    bool dry, record, keep_cheap, bf16;
     qz_node **node; /* [nodes] */
     size_t nodes, room;
 };
@@ -110,6 +110,14 @@ void qz_grad_drop(qz_tape *t, qz_var *v);
 
 /* Runs the rules of the nodes from `first` on, the last first, and forgets them. */
 QZ_NODISCARD qz_status qz_tape_unwind(qz_tape *t, size_t first);
+
+/* The products of linear layers and of the head at the tape's precision: as the operations of the same arguments. */
+QZ_NODISCARD qz_status qz_product(const qz_tape *t, const qz_tensor *y, const qz_tensor *x, const qz_tensor *w,
+                                  const qz_tensor *bias, bool accumulate);
+QZ_NODISCARD qz_status qz_product_grad_x(const qz_tape *t, const qz_tensor *dx, const qz_tensor *dy, const qz_tensor *w,
+                                         bool accumulate);
+QZ_NODISCARD qz_status qz_product_grad_w(const qz_tape *t, const qz_tensor *dw, const qz_tensor *dy,
+                                         const qz_tensor *x);
 
 static inline bool qz_wants(const qz_var *v)
 {

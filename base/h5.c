@@ -240,7 +240,15 @@ static void to_dims(hsize_t dims[8], int rank, const uint64_t *shape)
     for (int i = 0; i < rank; i++) dims[i] = shape[i];
 }
 
-/* An empty dataset when `storage` is the default; missing groups of its path are made. Negative on failure. */
+/* How a dataset is stored: without the time of its making, so that equal contents are equal files. */
+static hid_t new_storage(void)
+{
+    hid_t storage = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(storage, false);
+    return storage;
+}
+
+/* An empty dataset; missing groups of its path are made. Negative on failure. */
 static hid_t make_set(qz_h5 *f, const char *name, qz_h5_type type, int rank, const uint64_t *shape, hid_t storage)
 {
     hsize_t dims[8];
@@ -255,7 +263,8 @@ static hid_t make_set(qz_h5 *f, const char *name, qz_h5_type type, int rank, con
 
 qz_status qz_h5_write(qz_h5 *f, const char *name, qz_h5_type type, const void *data, int rank, const uint64_t *shape)
 {
-    hid_t set = make_set(f, name, type, rank, shape, H5P_DEFAULT);
+    hid_t storage = new_storage(), set = make_set(f, name, type, rank, shape, storage);
+    H5Pclose(storage);
     bool good = set >= 0 && H5Dwrite(set, memory_type(f, type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
     qz_status status = good ? QZ_OK : fail(QZ_IO, f, name, "cannot be written");
     if (set >= 0) H5Dclose(set);
@@ -283,7 +292,7 @@ static void set_chunks(hid_t storage, int rank, const uint64_t *shape, const uin
 qz_status qz_h5_make(qz_h5 *f, const char *name, qz_h5_type type, int rank, const uint64_t *shape,
                      const uint64_t *chunk)
 {
-    hid_t storage = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t storage = new_storage();
     set_chunks(storage, rank, shape, chunk);
     hid_t set = make_set(f, name, type, rank, shape, storage);
     H5Pclose(storage);

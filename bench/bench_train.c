@@ -1,5 +1,5 @@
-/* Training steps on random tokens: bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps]]]], as torch_train.py
- * measures them: what is timed is forward, backward, clipping and AdamW. Prints one JSON line.
+/* Training steps on random tokens: bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps [fp32|bf16]]]]], as
+ * torch_train.py measures them: what is timed is forward, backward, clipping and AdamW. Prints one JSON line.
  *
  *     full   every weight    qat    the same, linears rounded to int4 groups of 32 and their inputs to int8 per token
  *     lora   rank 16 beside every linear of a frozen model    qlora    the same on NF4 with double quantization */
@@ -18,6 +18,7 @@ enum { MOST_STEPS = 256, WARM = 2, RANK = 16 };
 typedef struct bench {
     const char *mode;
     int64_t batch, tokens, steps;
+    bool bf16;
     qz_arena *arena;
     qz_ckpt *ckpt;
     qz_model *model;
@@ -103,7 +104,7 @@ static qz_status make_ids(bench *b)
 
 static qz_status prepare(bench *b, const char *folder)
 {
-    const qz_step_rule rule = {.micro_batch = b->batch, .cross_entropy = 1, .temperature = 1};
+    const qz_step_rule rule = {.micro_batch = b->batch, .cross_entropy = 1, .temperature = 1, .bf16 = b->bf16};
     qz_optimizer_options options = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .clip_norm = 1};
     for (int g = 0; g < QZ_PARAMETER_GROUPS; g++) options.group[g].rate_factor = 1;
     options.group[QZ_PARAMETER_MATRIX].decay = 0.1;
@@ -150,11 +151,12 @@ static void print(const bench *b)
     struct rusage usage;
     const double tokens = (double)(b->batch * b->tokens);
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"mode\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"tokens_per_s_median\": %.1f, "
-           "\"tokens_per_s_best\": %.1f, \"peak_rss_mb\": %ld, \"buffers_mb\": %.1f, \"student_mb\": %.1f}\n",
-           b->mode, (long long)b->batch, (long long)b->tokens, tokens / b->seconds[b->steps / 2],
-           tokens / b->seconds[0], usage.ru_maxrss / 1024, (double)qz_stepper_bytes(b->stepper) / 1e6,
-           (double)qz_student_bytes(b->student) / 1e6);
+    printf(
+        "{\"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %lld, \"tokens\": %lld, \"tokens_per_s_median\": %.1f, "
+        "\"tokens_per_s_best\": %.1f, \"peak_rss_mb\": %ld, \"buffers_mb\": %.1f, \"student_mb\": %.1f}\n",
+        b->mode, b->bf16 ? "bf16" : "fp32", (long long)b->batch, (long long)b->tokens,
+        tokens / b->seconds[b->steps / 2], tokens / b->seconds[0], usage.ru_maxrss / 1024,
+        (double)qz_stepper_bytes(b->stepper) / 1e6, (double)qz_student_bytes(b->student) / 1e6);
 }
 
 int main(int argc, char **argv)
@@ -162,9 +164,10 @@ int main(int argc, char **argv)
     bench b = {.mode = argc > 2 ? argv[2] : "full",
                .batch = argc > 3 ? atoll(argv[3]) : 8,
                .tokens = argc > 4 ? atoll(argv[4]) : 512,
-               .steps = argc > 5 ? atoll(argv[5]) : 8};
+               .steps = argc > 5 ? atoll(argv[5]) : 8,
+               .bf16 = argc > 6 && strcmp(argv[6], "bf16") == 0};
     if (argc < 2 || b.steps < 1 || b.steps > MOST_STEPS) {
-        fprintf(stderr, "bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps]]]]\n");
+        fprintf(stderr, "bench_train MODEL [full|qat|lora|qlora [batch [tokens [steps [fp32|bf16]]]]]\n");
         return 2;
     }
     qz_status status = run(&b, argv[1]);

@@ -3,23 +3,66 @@
 
 #define F32 QZ_CHECK_TYPE(F32)
 
+static qz_status check_linear(qz_check *c, const qz_tensor *y, const qz_tensor *x, const qz_tensor *w,
+                              const qz_tensor *bias)
+{
+    QZ_TRY(qz_check_view(c, "x", x, F32, "T,K"));
+    QZ_TRY(qz_check_view(c, "w", w, F32, "N,K"));
+    QZ_TRY(qz_check_view(c, "y", y, F32, "T,N"));
+    return bias ? qz_check_view(c, "bias", bias, F32, "N") : QZ_OK;
+}
+
+static qz_status check_grad_x(qz_check *c, const qz_tensor *dx, const qz_tensor *dy, const qz_tensor *w)
+{
+    QZ_TRY(qz_check_view(c, "dy", dy, F32, "T,N"));
+    QZ_TRY(qz_check_view(c, "w", w, F32, "N,K"));
+    return qz_check_view(c, "dx", dx, F32, "T,K");
+}
+
+static qz_status check_grad_w(qz_check *c, const qz_tensor *dw, const qz_tensor *dy, const qz_tensor *x)
+{
+    QZ_TRY(qz_check_view(c, "dy", dy, F32, "T,N"));
+    QZ_TRY(qz_check_view(c, "x", x, F32, "T,K"));
+    return qz_check_view(c, "dw", dw, F32, "N,K");
+}
+
 qz_status qz_op_linear_grad_x(const qz_backend *backend, const qz_tensor *dx, const qz_tensor *dy, const qz_tensor *w,
                               bool accumulate)
 {
     QZ_CHECK_BEGIN(linear_grad_x)
-    QZ_TRY(qz_check_view(&c, "dy", dy, F32, "T,N"));
-    QZ_TRY(qz_check_view(&c, "w", w, F32, "N,K"));
-    QZ_TRY(qz_check_view(&c, "dx", dx, F32, "T,K"));
+    QZ_TRY(check_grad_x(&c, dx, dy, w));
     return backend->linear_grad_x(dx, dy, w, accumulate);
 }
 
 qz_status qz_op_linear_grad_w(const qz_backend *backend, const qz_tensor *dw, const qz_tensor *dy, const qz_tensor *x)
 {
     QZ_CHECK_BEGIN(linear_grad_w)
-    QZ_TRY(qz_check_view(&c, "dy", dy, F32, "T,N"));
-    QZ_TRY(qz_check_view(&c, "x", x, F32, "T,K"));
-    QZ_TRY(qz_check_view(&c, "dw", dw, F32, "N,K"));
+    QZ_TRY(check_grad_w(&c, dw, dy, x));
     return backend->linear_grad_w(dw, dy, x);
+}
+
+qz_status qz_op_linear_bf16(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, const qz_tensor *w,
+                            const qz_tensor *bias, bool accumulate)
+{
+    QZ_CHECK_BEGIN(linear_bf16)
+    QZ_TRY(check_linear(&c, y, x, w, bias));
+    return backend->linear_bf16(y, x, w, bias, accumulate);
+}
+
+qz_status qz_op_linear_grad_x_bf16(const qz_backend *backend, const qz_tensor *dx, const qz_tensor *dy,
+                                   const qz_tensor *w, bool accumulate)
+{
+    QZ_CHECK_BEGIN(linear_grad_x_bf16)
+    QZ_TRY(check_grad_x(&c, dx, dy, w));
+    return backend->linear_grad_x_bf16(dx, dy, w, accumulate);
+}
+
+qz_status qz_op_linear_grad_w_bf16(const qz_backend *backend, const qz_tensor *dw, const qz_tensor *dy,
+                                   const qz_tensor *x)
+{
+    QZ_CHECK_BEGIN(linear_grad_w_bf16)
+    QZ_TRY(check_grad_w(&c, dw, dy, x));
+    return backend->linear_grad_w_bf16(dw, dy, x);
 }
 
 qz_status qz_op_column_sums(const qz_backend *backend, const qz_tensor *sums, const qz_tensor *x)

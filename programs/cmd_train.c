@@ -98,6 +98,14 @@ static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *
     return qz_trained_export(student, start, &output, r->progress);
 }
 
+/* train.adapter.from */
+static qz_status begin_with(void *context, qz_student *student)
+{
+    const qz_recipe *recipe = context;
+    QZ_TRY_CTX(qz_adapter_read(student, recipe->train.adapter.from, recipe), "train.adapter.from");
+    return QZ_OK;
+}
+
 /* Of states and log. */
 static qz_status training_folder(const char **out, const qz_run *r)
 {
@@ -119,6 +127,8 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     args.model_hash = hash[0];
     args.teacher_hash = hash[1];
     args.resume = r->cli->resume;
+    if (r->job.recipe->train.adapter.from) args.begin = begin_with;
+    args.context = (void *)(uintptr_t)r->job.recipe;
     args.times = true;
     args.report = r->made[0].report;
     args.progress = r->progress;

@@ -271,6 +271,8 @@ const qz_field qz_recipe_fields[] = {
     FLAG("train.quantizer.activations", train.quantizer.learned_activations, "\"average\"", activation_scales,
          "static scales of activations: a moving average of the extremes, or learned"),
     OBJECT("train.adapter", false, PLACE(train.adapter.wanted), "the LoRA adapter of train.parameters \"adapter\""),
+    TEXT("train.adapter.from", false, train.adapter.from, NULL,
+         "folder of an adapter to go on from, of PEFT's or our own; its rank, alpha and targets are those of the recipe"),
     INT("train.adapter.rank", train.adapter.rank, "16", 1, 65536, "columns of B and rows of A"),
     NUMBER("train.adapter.alpha", train.adapter.alpha, "32", 1e-6, MILLION, "B A is multiplied by alpha / rank"),
     NUMBER("train.adapter.dropout", train.adapter.dropout, "0", 0, 0.99, "share of A's inputs that is left out"),

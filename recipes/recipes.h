@@ -102,6 +102,7 @@ typedef struct qz_recipe_adapter {
     int64_t rank;
     double alpha, dropout;
     bool rslora, loftq, merge_aware;
+    const char *from; /* folder of the adapter to go on from; NULL: a new one */
     int64_t loftq_iterations;
     qz_patterns targets;    /* none: all linears of the layers */
     qz_recipe_weights base; /* scheme of the frozen base (format, group, symmetric, double_quant, skip); not wanted: as

@@ -22,6 +22,8 @@ qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_guide *guide,
         qz_stepper_free(s);
         return status;
     }
+    qz_tape_bf16(s->tape, rule->bf16);
+    if (guide) qz_guide_bf16(guide, rule->bf16);
     *out = s;
     return QZ_OK;
 }
@@ -149,7 +151,9 @@ qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_lo
     double total = 0;
     QZ_TRY(qz_student_begin_step(s->student, false));
     qz_tape_record(s->tape, false);
+    qz_tape_bf16(s->tape, false);
     qz_status status = judge_parts(s, batch, &total);
+    qz_tape_bf16(s->tape, s->rule.bf16);
     qz_tape_record(s->tape, true);
     QZ_TRY(status);
     *loss = (qz_step_loss){.targets = targets, .cross_entropy = targets ? total / (double)targets : 0};

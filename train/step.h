@@ -11,6 +11,7 @@ typedef struct qz_step_rule {
     int64_t micro_batch; /* sequences at a time */
     double cross_entropy, divergence, temperature;
     bool divergence_everywhere; /* at positions without a target too, and over their number */
+    bool bf16;                  /* products, the student's and the teacher's, of factors rounded to BF16 */
 } qz_step_rule;
 
 typedef struct qz_step_batch {
@@ -33,7 +34,7 @@ QZ_NODISCARD qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_
 void qz_stepper_free(qz_stepper *s);
 /* Gradients += those of the loss. `number` is the step's. */
 QZ_NODISCARD qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch, uint64_t number, qz_step_loss *loss);
-/* The cross entropy alone, without gradients; for evaluations. */
+/* The cross entropy alone, without gradients, in fp32; for evaluations. */
 QZ_NODISCARD qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss);
 /* Bytes of its buffers at most so far. */
 uint64_t qz_stepper_bytes(const qz_stepper *s);

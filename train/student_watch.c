@@ -113,13 +113,14 @@ static void begin(const pass *p, int64_t i, int now)
     if (p->limit > 0) p->watch->frequency[i] = p->watch->ahead[i] = 0;
 }
 
-/* How many lie beyond the outermost values, for integers by more than the half step that still rounds to them. */
+/* How many lie beyond the outermost values, for integers by more than the half step that still rounds to them; the
+ * weight that a fitted scale comes from lies on that bound, give or take a rounding, and does not count. */
 static int64_t count_beyond(const pass *p, const float *w, int64_t count, int64_t piece)
 {
     const qz_code_order *o = &p->watch->order;
     const uint8_t outermost[] = {o->code[0], o->code[o->count - 1]};
     const bool whole = qz_format_of(p->q->scheme.format)->kind == QZ_KIND_INTEGER;
-    const float margin = whole ? p->q->scales[piece] / 2 : 0;
+    const float margin = (whole ? 0.5001f : 0) * p->q->scales[piece];
     float value[2];
     int64_t beyond = 0;
     qz_piece_decode(value, outermost, 2, p->q, piece);

@@ -91,6 +91,11 @@ void qz_guide_free(qz_guide *g)
     qz_free(g);
 }
 
+void qz_guide_bf16(qz_guide *g, bool on)
+{
+    qz_tape_bf16(g->tape, on);
+}
+
 qz_status qz_guide_run(qz_guide *g, qz_tape_batch batch)
 {
     const qz_tape_weights weights = {.context = g, .linear = give_linear, .plain = give_plain};

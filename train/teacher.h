@@ -10,6 +10,8 @@ typedef struct qz_guide qz_guide;
 /* `m` must outlive it; `dry` as for tapes. */
 QZ_NODISCARD qz_status qz_guide_new(qz_guide **out, const qz_model *m, bool dry);
 void qz_guide_free(qz_guide *g);
+/* As qz_tape_bf16, for its layers; its logits are fp32 products. */
+void qz_guide_bf16(qz_guide *g, bool on);
 /* Hidden states of a batch, kept until the next call or until they are released. */
 QZ_NODISCARD qz_status qz_guide_run(qz_guide *g, qz_tape_batch batch);
 void qz_guide_release(qz_guide *g);

@@ -31,9 +31,12 @@ typedef struct qz_train_args {
     const qz_windows *evaluation;          /* NULL: none */
     const char *folder;                    /* of states and log; exists */
     const char *model_hash, *teacher_hash; /* NULL: not known */
-    bool resume;                           /* go on from the newest state, if there is one */
-    bool times;                            /* the log says what a clock says */
-    int64_t stop_after;                    /* for tests: leave after so many steps; 0: do not */
+    /* What the student begins with may be changed, before the first step or a resumed state; NULL: nothing is. */
+    qz_status (*begin)(void *context, qz_student *s);
+    void *context;
+    bool resume;        /* go on from the newest state, if there is one */
+    bool times;         /* the log says what a clock says */
+    int64_t stop_after; /* for tests: leave after so many steps; 0: do not */
     qz_progress *progress;
     qz_report *report;
 } qz_train_args;

@@ -62,8 +62,6 @@ static qz_status check_built(const qz_recipe_train *how)
 {
     if (how->compute != QZ_F32)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
-    if (how->quantizer.freeze > 0)
-        return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: weights cannot be frozen yet; leave it out");
     if (how->adapter.wanted && how->adapter.loftq)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.adapter.start: \"loftq\" is not built yet; set \"zeros\"");
     return QZ_OK;
@@ -90,7 +88,8 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
     out->step = (qz_step_rule){.micro_batch = how->micro_batch,
                                .cross_entropy = how->loss.cross_entropy,
                                .divergence = how->loss.divergence,
-                               .temperature = how->loss.temperature};
+                               .temperature = how->loss.temperature,
+                               .bf16 = how->compute == QZ_BF16};
     out->schedule = qz_schedule_of(how);
     return QZ_OK;
 }

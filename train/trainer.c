@@ -298,6 +298,7 @@ static qz_status prepare(qz_trained *t)
     QZ_TRY(qz_arena_new(&t->arena, "training"));
     QZ_TRY(qz_train_rules_make(&t->rules, &t->args, false));
     QZ_TRY(qz_student_new(&t->student, t->args.model, &t->rules.student));
+    if (t->args.begin) QZ_TRY(t->args.begin(t->args.context, t->student));
     if (t->args.teacher) QZ_TRY(qz_guide_new(&t->guide, t->args.teacher, false));
     QZ_TRY(qz_stepper_new(&t->stepper, t->student, t->guide, &t->rules.step, false));
     QZ_TRY(qz_optimizer_new(&t->optimizer, be, qz_student_parameters(t->student), &t->rules.optimizer, t->arena));

@@ -155,6 +155,31 @@ Test(training, cross_entropy)
     fixture_free(&f);
 }
 
+/* Products of rounded factors: near, and not the same. */
+Test(training, bf16_compute)
+{
+    static const char *file[] = {"ce_grads", "kd_grads"};
+    for (int teacher = 0; teacher < 2; teacher++) {
+        fixture f = fixture_new();
+        open_expected(&f, file[teacher]);
+        take_batch(&f, f.expected, 0);
+        if (teacher) add_teacher(&f);
+        start(&f, &(qz_student_rule){.train_weights = true},
+              &(qz_step_rule){.micro_batch = SEQUENCES,
+                              .cross_entropy = !teacher,
+                              .divergence = teacher,
+                              .temperature = teacher ? 2 : 1,
+                              .divergence_everywhere = true,
+                              .bf16 = true});
+        run(&f, 0);
+        same_loss(&f, f.loss.loss, TOL_TRAIN_BF16);
+        same_gradients(&f, TOL_TRAIN_BF16_GRAD);
+        const double theirs = (double)at(qz_safetensors_find(f.expected, "loss"), 0);
+        cr_assert(fabs(f.loss.loss - theirs) > TOL_TRAIN_LOSS * theirs, "nothing was rounded");
+        fixture_free(&f);
+    }
+}
+
 Test(training, micro_batches_and_recomputation_give_the_same)
 {
     fixture f = fixture_new();

@@ -25,6 +25,44 @@ static inline void kernel_run_linear_grad_w(kernel_run *r)
     kernel_keep(r, &dw);
 }
 
+/* T, N, K; as kernel_run_linear */
+static inline void kernel_run_linear_bf16(kernel_run *r)
+{
+    const int t = r->dims[0], n = r->dims[1], k = r->dims[2];
+    qz_tensor x = kernel_matrix(r, t, k), w = kernel_matrix(r, n, k), y = kernel_matrix(r, t, n);
+    qz_tensor bias = kernel_vector(r, QZ_F32, n);
+    kernel_spoil(&y);
+    check_ok(qz_op_linear_bf16(r->backend, &y, &x, &w, NULL, false));
+    kernel_keep(r, &y);
+    kernel_spoil(&y);
+    check_ok(qz_op_linear_bf16(r->backend, &y, &x, &w, &bias, false));
+    kernel_keep(r, &y);
+    check_ok(qz_op_linear_bf16(r->backend, &y, &x, &w, &bias, true));
+    check_ok(qz_op_linear_bf16(r->backend, &y, &x, &w, NULL, true));
+    kernel_keep(r, &y);
+}
+
+/* T, N, K */
+static inline void kernel_run_linear_grad_x_bf16(kernel_run *r)
+{
+    const int t = r->dims[0], n = r->dims[1], k = r->dims[2];
+    qz_tensor dy = kernel_matrix(r, t, n), w = kernel_matrix(r, n, k), dx = kernel_matrix(r, t, k);
+    kernel_spoil(&dx);
+    check_ok(qz_op_linear_grad_x_bf16(r->backend, &dx, &dy, &w, false));
+    kernel_keep(r, &dx);
+    check_ok(qz_op_linear_grad_x_bf16(r->backend, &dx, &dy, &w, true));
+    kernel_keep(r, &dx);
+}
+
+/* T, N, K */
+static inline void kernel_run_linear_grad_w_bf16(kernel_run *r)
+{
+    const int t = r->dims[0], n = r->dims[1], k = r->dims[2];
+    qz_tensor dy = kernel_matrix(r, t, n), x = kernel_matrix(r, t, k), dw = kernel_matrix(r, n, k);
+    check_ok(qz_op_linear_grad_w_bf16(r->backend, &dw, &dy, &x));
+    kernel_keep(r, &dw);
+}
+
 /* T, N */
 static inline void kernel_run_column_sums(kernel_run *r)
 {

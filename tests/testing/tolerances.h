@@ -41,6 +41,8 @@
 #define TOL_LOW_RANK 1e-4         /* of the energy: the iteration ends when a turn adds less than 1e-6 of it */
 #define TOL_TRAIN_LOSS 1e-5       /* relative; golden/README.md, train, for fp32 code */
 #define TOL_TRAIN_GRADIENT 5e-5   /* norm of the difference over the norm; golden/README.md, train */
+#define TOL_TRAIN_BF16 2e-2       /* relative, loss; golden/README.md: "bf16 compute: rel <= 2e-2" */
+#define TOL_TRAIN_BF16_GRAD 7e-2  /* norm of the difference over the norm; torch's autocast is up to 8.3e-2 off */
 #define TOL_TRAIN_STEPS 1e-4      /* relative; golden/README.md, adamw.json: losses of ten steps */
 #define TOL_TRAIN_NORM 5e-4       /* relative; golden/README.md, adamw.json: gradient norms */
 #define TOL_TRAIN_SUM 5e-5        /* of the sum of magnitudes; golden/README.md, adamw.json: parameters */
