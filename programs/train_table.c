@@ -58,12 +58,12 @@ static void add_start(qz_table *t, const qz_run_result *r)
         add_perplexity(t, r, "with the adapter", exp(r->merged.adapted));
         return;
     }
-    const bool ptq = qz_recipe_starts_from_ptq(r->recipe), adapter = r->recipe->train.adapter.wanted;
+    const qz_recipe_adapter *a = &r->recipe->train.adapter;
+    const bool ptq = qz_recipe_starts_from_ptq(r->recipe), base = a->wanted && !a->from && !a->loftq;
     if (r->start.evaluated)
         add_measured(t, r, ptq ? "quantized, not trained" : r->recipe->train.init, &r->start);
     else if (isfinite(r->training.first_perplexity))
-        add_perplexity(t, r, adapter ? "base, as it is in memory" : "before the first step",
-                       r->training.first_perplexity);
+        add_perplexity(t, r, base ? "base, as it is in memory" : "before the first step", r->training.first_perplexity);
 }
 
 static const char *name_of_result(const qz_run_result *r)
