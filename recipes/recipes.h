@@ -137,8 +137,14 @@ typedef struct qz_recipe_train {
     const char *init; /* NULL, "ptq", or a quantized folder */
     qz_recipe_quantizer quantizer;
     qz_recipe_adapter adapter;
-    int64_t save_every;     /* steps; 0: at the end only */
-    int64_t keep;           /* state files */
+    int64_t save_every; /* steps; 0: at the end only */
+    int64_t keep;       /* state files */
+    struct {
+        bool wanted; /* a "validation" object was given */
+        const char *data, *field;
+        int64_t windows; /* at most; 0: all */
+        int64_t sequence_length;
+    } validation;           /* the text that evaluate_every, patience and keep_best judge by; never evaluate.data */
     int64_t evaluate_every; /* steps; 0: not while training */
     int64_t patience;       /* evaluations without gain after which training stops; 0: never */
     bool keep_best;         /* what is exported is the best evaluated state, not the last one */

@@ -28,7 +28,7 @@ typedef struct qz_train_args {
     const qz_model *teacher;    /* NULL: none */
     const qz_export_plan *plan; /* what is rounded, as it will be stored; NULL: nothing */
     qz_loader *loader;
-    const qz_windows *evaluation;          /* NULL: none */
+    const qz_windows *evaluation;          /* text that training is judged by while it runs; NULL: none */
     const char *folder;                    /* of states and log; exists */
     const char *model_hash, *teacher_hash; /* NULL: not known */
     /* What the student begins with may be changed, before the first step or a resumed state; NULL: nothing is. */

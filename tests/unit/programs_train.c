@@ -24,16 +24,10 @@ static void teardown(void)
 
 TestSuite(train, .init = setup, .fini = teardown);
 
-static const char *const small[] = {"train.steps=2",
-                                    "train.batch=2",
-                                    "train.micro_batch=1",
-                                    "train.sequence_length=16",
-                                    "train.save_every=1",
-                                    "evaluate.windows=2",
-                                    "evaluate.sequence_length=32",
-                                    "evaluate.accept=null",
-                                    "calibration=null",
-                                    NULL};
+static const char *const small[] = {
+    "train.steps=2",      "train.batch=2",         "train.micro_batch=1",         "train.sequence_length=16",
+    "train.save_every=1", "evaluate.windows=2",    "evaluate.sequence_length=32", "evaluate.accept=null",
+    "calibration=null",   "train.validation=null", "train.evaluate_every=0",      NULL};
 
 /* qat COMMAND RECIPE with the settings above and more of them, NULL-terminated; one that begins with -- is an option.
  */
@@ -158,7 +152,7 @@ Test(train, an_adapter_merges_into_what_was_trained)
     const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
     check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.learning_rate=0.01");
     cr_assert(strstr(process.out, "gain of the adapter") != NULL, "%s", process.out);
-    const double trained = reported(out, "training", NULL, "last_perplexity"), found = evaluated(merged);
+    const double trained = reported(out, "result", "quantized", "perplexity"), found = evaluated(merged);
     cr_assert_eq(reported(merged, "result", "quantized", "perplexity"), found);
     cr_assert(fabs(found / trained - 1) < 1e-5, "%.9g, trained %.9g", found, trained);
 }
@@ -186,9 +180,24 @@ Test(train, from_random_weights)
 {
     const char *out = test_path("random");
     check_qat("train", "recipes/pretrain-demo.json", output(out));
-    const double first = reported(out, "training", NULL, "first_perplexity"), found = evaluated(out);
+    const double first = reported(out, "training", "start", "perplexity"), found = evaluated(out);
     cr_assert(first > 1000 && found > 100, "%g, then %g", first, found);
     cr_assert_eq(reported(out, "result", "quantized", "perplexity"), found);
+}
+
+/* Choices are made on one text, and the table is of another. */
+Test(train, the_best_state_is_chosen_on_the_validation_text)
+{
+    const char *out = test_path("best");
+    check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out), "train.learning_rate=0.02", "train.steps=4",
+              "train.clip_norm=0", "train.keep_best=true", "train.patience=2", "train.evaluate_every=1",
+              "train.validation={\"data\": \"demo/text/valid.txt\", \"windows\": 1, \"sequence_length\": 16}");
+    cr_assert(strstr(process.out, "perplexity on demo/text/valid.txt:") != NULL, "%s", process.out);
+    cr_assert(strstr(process.out, "stopped early: no gain in 2 evaluations") != NULL, "%s", process.out);
+    cr_assert_eq(reported(out, "training", "validation", "best_step"), 0);
+    cr_assert(reported(out, "training", "validation", "last_perplexity") >
+              reported(out, "training", "validation", "best_perplexity"));
+    cr_assert_eq(reported(out, "result", "quantized", "perplexity"), evaluated(out));
 }
 
 Test(train, the_plan_is_printed)
