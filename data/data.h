@@ -16,6 +16,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "base/progress.h"
 #include "base/status.h"
 
 /* ---- tokenizer.json as Hugging Face's tokenizers library writes it (tokenizer*.c) ---- */
@@ -96,9 +97,10 @@ typedef struct qz_loader_rule {
     bool shuffle;
     qz_loader_pack pack;
     uint64_t seed;
-    int64_t vocabulary; /* of the model: an id at or above it is an error; 0: not checked */
-    int64_t batch;      /* sequences of a step: an epoch of fewer windows is an error; 0: one window is enough */
-    const char *folder; /* where the tokens are kept while the loader is open, in files without a name */
+    int64_t vocabulary;    /* of the model: an id at or above it is an error; 0: not checked */
+    int64_t batch;         /* sequences of a step: an epoch of fewer windows is an error; 0: one window is enough */
+    const char *folder;    /* where the tokens are kept while the loader is open, in files without a name */
+    qz_progress *progress; /* is told how many bytes of the file are read, phase "tokenize"; may stop it */
 } qz_loader_rule;
 
 typedef struct qz_loader qz_loader;

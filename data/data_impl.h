@@ -12,6 +12,7 @@ typedef struct qz_document_taker {
     /* Its next ids; `counts`: they are something to learn, not a prompt. */
     qz_status (*take)(void *self, const int32_t *ids, size_t count, bool counts);
     qz_status (*end)(void *self);
+    qz_status (*passed)(void *self, uint64_t done, uint64_t all); /* so much of the file is read */
     const char *folder; /* where text that had to be written anew is kept, in a file without a name; NULL: in memory */
     bool training;      /* lines may be a prompt and its completion, and who says what is told apart */
     bool apart;         /* a conversation keeps its own BOS, because no window puts one in front */

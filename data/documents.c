@@ -69,11 +69,17 @@ static qz_status take_all(void *self, const int32_t *ids, size_t count)
     return taker->take(taker->self, ids, count, true);
 }
 
+static qz_status pass(void *self, uint64_t done, uint64_t all)
+{
+    const qz_document_taker *taker = self;
+    return taker->passed ? taker->passed(taker->self, done, all) : QZ_OK;
+}
+
 static qz_status encode_document(const char *path, const char *text, size_t size, const qz_tokenizer *tokenizer,
                                  size_t limit, const qz_document_taker *taker)
 {
     qz_document_taker copy = *taker;
-    qz_ids_taker ids = {&copy, take_all, taker->folder};
+    qz_ids_taker ids = {.self = &copy, .take = take_all, .passed = pass, .folder = taker->folder};
     if (taker->begin) QZ_TRY(taker->begin(taker->self, false));
     QZ_TRY_CTX(qz_tokenizer_encode_to(tokenizer, text, size, limit, &ids), "%s", path);
     return taker->end ? taker->end(taker->self) : QZ_OK;
@@ -126,6 +132,7 @@ static qz_status read_blocks(qz_h5 *file, const char *path, uint64_t count, cons
         n = count - start < BLOCK ? count - start : BLOCK;
         QZ_TRY(read_block(ids, file, path, start, n, wide));
         QZ_TRY(taker->take(taker->self, ids, (size_t)n, true));
+        if (taker->passed) QZ_TRY(taker->passed(taker->self, start + n, count));
     }
     return taker->end ? taker->end(taker->self) : QZ_OK;
 }

@@ -186,11 +186,12 @@ static qz_status read_line(line_reader *r, const char *line, size_t size)
 
 static qz_status read_lines(line_reader *r, const qz_map *map)
 {
-    const char *p = (const char *)map->data, *end = p + map->size;
+    const char *begin = (const char *)map->data, *p = begin, *end = p + map->size;
     for (size_t number = 1; p < end && r->count < r->limit; number++) {
         const char *newline = memchr(p, '\n', (size_t)(end - p)), *stop = newline ? newline : end;
         QZ_TRY_CTX(read_line(r, p, (size_t)(stop - p)), "%s:%zu", r->rule->path, number);
         p = stop + 1;
+        if (r->taker->passed) QZ_TRY(r->taker->passed(r->taker->self, (uint64_t)(stop - begin), map->size));
     }
     return QZ_OK;
 }

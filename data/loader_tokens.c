@@ -1,6 +1,7 @@
 /* A data file -> its ids in a file without a name, mapped: two bytes an id where the vocabulary allows it, else four.
  * Beside it, where documents are packed or prompts may be there, a byte for each id says what it is. Both are written
  * in one pass, so neither the text nor its ids need fit into memory. */
+#include <stdio.h>
 #include <string.h>
 
 #include "data/loader_impl.h"
@@ -15,7 +16,8 @@ typedef struct writer {
     qz_hasher *hash;
     bool wide, packs;
     int64_t count;
-    bool framed, begun; /* of the document at hand: it gets BOS and EOS; one of its ids is written */
+    uint64_t size, told; /* of the file, in bytes; how many were told to be read */
+    bool framed, begun;  /* of the document at hand: it gets BOS and EOS; one of its ids is written */
 } writer;
 
 static qz_status add_ids(writer *w, const int32_t *ids, size_t count)
@@ -75,6 +77,17 @@ static qz_status end(void *self)
     return w->begun && w->framed && w->rule->eos >= 0 ? add(w, &w->rule->eos, 1, true) : QZ_OK;
 }
 
+static qz_status passed(void *self, uint64_t done, uint64_t all)
+{
+    writer *w = self;
+    char line[64];
+    const uint64_t now = all ? (uint64_t)((double)w->size * (double)done / (double)all) : 0;
+    const uint64_t more = now > w->told ? now - w->told : 0;
+    w->told += more;
+    snprintf(line, sizeof line, "%.1f of %.1f MB", (double)w->told * 1e-6, (double)w->size * 1e-6);
+    return qz_progress_step(w->rule->progress, more, line);
+}
+
 /* An id may be more than two bytes hold. Ids, BOS and EOS are checked against a vocabulary that is known. */
 static bool is_wide(const qz_loader_rule *rule)
 {
@@ -98,6 +111,7 @@ static qz_status map(qz_token_file *out, writer *w)
 static qz_status write(writer *w, const qz_loader_rule *rule)
 {
     qz_document_taker taker = {.self = w, .begin = begin, .take = take, .end = end, .folder = rule->folder};
+    taker.passed = passed;
     taker.training = true;
     taker.apart = w->packs;
     QZ_TRY(qz_spill_open(&w->ids, rule->folder));
@@ -112,8 +126,11 @@ qz_status qz_token_file_make(qz_token_file *out, const qz_loader_rule *rule, boo
     writer w = {.rule = rule, .checks = &checks, .tokenizer = tokenizer, .packs = packs};
     w.wide = is_wide(rule);
     *out = (qz_token_file){0};
+    QZ_TRY(qz_file_size(rule->path, &w.size));
     QZ_TRY(qz_hasher_new(&w.hash));
+    qz_progress_begin(rule->progress, "tokenize", w.size);
     qz_status status = write(&w, rule);
+    qz_progress_end(rule->progress);
     if (status == QZ_OK) status = map(out, &w);
     qz_hasher_finish(w.hash, out->hash);
     qz_spill_close(w.ids);

@@ -116,9 +116,18 @@ static qz_status hand_on_all(qz_encoder *e)
     return e->taker->take(e->taker->self, e->ids, count);
 }
 
+static qz_status tell_passed(const qz_encoder *e)
+{
+    const double inside = e->of > 0 ? (e->to - e->from) * e->at / e->of : 0;
+    if (!e->taker->passed) return QZ_OK;
+    return e->taker->passed(e->taker->self, (uint64_t)(e->from + inside), e->size);
+}
+
 qz_status qz_encoder_hand_on(qz_encoder *e)
 {
-    return e->taker && e->count >= BLOCK ? hand_on_all(e) : QZ_OK;
+    if (!e->taker || e->count < BLOCK) return QZ_OK;
+    QZ_TRY(hand_on_all(e));
+    return tell_passed(e);
 }
 
 static qz_status put_added(qz_encoder *e, int32_t id)
@@ -127,10 +136,18 @@ static qz_status put_added(qz_encoder *e, int32_t id)
     return qz_encoder_hand_on(e);
 }
 
+/* The bytes from .. to of the text became `size` bytes, of which this piece is cut next. */
+static void aim(qz_encoder *e, double from, double to, const qz_added_piece *piece, size_t size)
+{
+    e->from = from + (to - from) * (double)piece->start / (double)size;
+    e->to = from + (to - from) * (double)piece->end / (double)size;
+}
+
 /* Text without raw added tokens: normalized, cut at the tokens that are looked for after that, split. */
 static qz_status encode_ordinary(qz_encoder *e, const char *text, size_t size, bool first)
 {
     const qz_tokenizer *t = e->t;
+    const double from = e->from, to = e->to;
     if (t->normals.count) {
         e->normal.size = 0;
         QZ_TRY(qz_text_add(&e->normal, text, size));
@@ -141,6 +158,7 @@ static qz_status encode_ordinary(qz_encoder *e, const char *text, size_t size, b
     qz_added_scan scan = {.set = &t->normalized, .text = text, .size = size};
     qz_added_piece piece;
     while (!e->full && qz_added_next(&scan, &piece)) {
+        aim(e, from, to, &piece, size);
         if (piece.token)
             QZ_TRY(put_added(e, piece.token->id));
         else
@@ -154,6 +172,7 @@ static qz_status encode_text(qz_encoder *e, const char *text, size_t size)
     qz_added_scan scan = {.set = &e->t->raw, .text = text, .size = size};
     qz_added_piece piece;
     while (!e->full && qz_added_next(&scan, &piece)) {
+        aim(e, 0, (double)size, &piece, size);
         if (piece.token)
             QZ_TRY(put_added(e, piece.token->id));
         else
@@ -209,6 +228,8 @@ qz_status qz_encoder_run(qz_encoder *e, const char *text, size_t size, size_t li
     e->count = e->handed = 0;
     e->full = false;
     e->limit = limit;
+    e->size = size;
+    e->from = e->to = e->at = e->of = 0;
     QZ_TRY(check_text(text, size));
     return encode_text(e, text, size);
 }
@@ -246,6 +267,7 @@ qz_status qz_tokenizer_encode_to(const qz_tokenizer *t, const char *text, size_t
     for (int i = 0; i < QZ_TOKENIZER_MAX_STEPS; i++) e.scratch[i].folder = taker->folder;
     qz_status status = qz_encoder_run(&e, text, size, limit);
     if (status == QZ_OK && e.count) status = hand_on_all(&e);
+    if (status == QZ_OK && taker->passed) status = taker->passed(taker->self, size, size);
     qz_encoder_close(&e);
     return status;
 }

@@ -301,6 +301,7 @@ typedef struct qz_word_cache qz_word_cache;
 typedef struct qz_ids_taker {
     void *self;
     qz_status (*take)(void *self, const int32_t *ids, size_t count);
+    qz_status (*passed)(void *self, uint64_t done, uint64_t all); /* of the text's bytes; NULL: nobody asks */
     const char *folder; /* where long text that is written anew on the way is kept; NULL: in memory */
 } qz_ids_taker;
 
@@ -313,6 +314,9 @@ typedef struct qz_encoder {
     size_t handed;
     bool full;
     const qz_ids_taker *taker; /* NULL: all ids stay here */
+    /* How far it is: at / of of what the bytes from .. to of the text became; of 0: nothing is being cut. */
+    double from, to, at, of;
+    size_t size; /* of the text */
     qz_word_cache *cache;
     qz_text scratch[QZ_TOKENIZER_MAX_STEPS]; /* one per step */
     qz_text normal, normal_other;

@@ -13,11 +13,13 @@ typedef struct joiner {
     qz_behavior behavior;
     bool first, invert;
     bool waiting, was_match;
+    bool outermost; /* of the steps that cut: where it is tells how far the text is */
 } joiner;
 
 static qz_status give(joiner *j, size_t start, size_t end)
 {
     if (start == end) return QZ_OK;
+    if (j->outermost) j->e->at = (double)start;
     return qz_encoder_split(j->e, j->step, j->text + start, end - start, j->first && start == 0);
 }
 
@@ -64,10 +66,26 @@ static qz_status join(joiner *j, size_t start, size_t end, bool match)
     return QZ_OK;
 }
 
+static void begin_cutting(joiner *j, size_t size)
+{
+    j->outermost = j->e->of == 0;
+    if (!j->outermost) return;
+    j->e->at = 0;
+    j->e->of = (double)size;
+}
+
+static qz_status end_cutting(joiner *j)
+{
+    const qz_status status = flush(j);
+    if (j->outermost) j->e->at = j->e->of = 0;
+    return status;
+}
+
 static qz_status split_pattern(joiner *j, const qz_pattern *p, size_t size)
 {
     qz_matches it;
     size_t done = 0, start, end;
+    begin_cutting(j, size);
     qz_matches_begin(&it, p, j->e->matcher, j->text, size);
     while (!j->e->full) {
         bool found;
@@ -78,7 +96,7 @@ static qz_status split_pattern(joiner *j, const qz_pattern *p, size_t size)
         done = end;
     }
     if (done != size) QZ_TRY(join(j, done, size, false));
-    return flush(j);
+    return end_cutting(j);
 }
 
 static bool belongs(const qz_split *s, uint32_t c, const char *at, size_t n)
@@ -98,6 +116,7 @@ static bool belongs(const qz_split *s, uint32_t c, const char *at, size_t n)
 static qz_status split_class(joiner *j, const qz_split *s, size_t size)
 {
     size_t done = 0, n;
+    begin_cutting(j, size);
     for (size_t i = 0; i < size && !j->e->full; i += n) {
         uint32_t c = qz_utf8_get(j->text + i, &n);
         if (!belongs(s, c, j->text + i, n)) continue;
@@ -106,7 +125,7 @@ static qz_status split_class(joiner *j, const qz_split *s, size_t size)
         done = i + n;
     }
     if (done < size) QZ_TRY(join(j, done, size, false));
-    return flush(j);
+    return end_cutting(j);
 }
 
 static qz_status metaspace_text(qz_text *out, const qz_split *s, const char *text, size_t size, bool first)

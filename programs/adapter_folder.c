@@ -197,11 +197,16 @@ static qz_status read_tensor(const char *path, const qz_safetensors *file, const
         return QZ_FAIL(QZ_ARG, "%s: holds no %s; train.adapter.targets must name what has an adapter", path, p->name);
     const qz_tensor *v = &t->view;
     if (v->ndim != 2 || v->shape[0] != p->value.shape[0] || v->shape[1] != p->value.shape[1])
-        return QZ_FAIL(QZ_SHAPE, "%s: %s has another shape than the model's (%lld, %lld)", path, p->name,
+        return QZ_FAIL(QZ_SHAPE, "%s: %s has the shape (%lld, %lld), for this model and rank it would be (%lld, %lld)",
+                       path, p->name, (long long)v->shape[0], (long long)(v->ndim > 1 ? v->shape[1] : 1),
                        (long long)p->value.shape[0], (long long)p->value.shape[1]);
     if (!qz_dtype_is_plain(v->dtype))
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: %s is stored as %s", path, p->name, qz_dtype_name(v->dtype));
-    return qz_convert(p->value.data, QZ_F32, v->data, v->dtype, qz_tensor_count(&p->value));
+    QZ_TRY(qz_convert(p->value.data, QZ_F32, v->data, v->dtype, qz_tensor_count(&p->value)));
+    for (int64_t i = 0; i < qz_tensor_count(&p->value); i++)
+        if (!isfinite(qz_f32(&p->value)[i]))
+            return QZ_FAIL(QZ_NUMERIC, "%s: %s is not finite at index %lld", path, p->name, (long long)i);
+    return QZ_OK;
 }
 
 static qz_status read_tensors(const char *path, const qz_safetensors *file, qz_student *s)

@@ -9,6 +9,53 @@
 #include "programs/signals.h"
 #include "programs/trained_export.h"
 
+/* ---- a student's figures on evaluate.data ---- */
+
+/* As it computes now: a mean loss in the place of a perplexity that a folder would have. */
+static qz_status judge(qz_measured *out, qz_run *r, qz_student *student)
+{
+    double loss;
+    qz_progress_begin(r->progress, "perplexity", 1);
+    QZ_TRY(qz_train_judge(&loss, student, &r->evaluation));
+    qz_progress_end(r->progress);
+    out->evaluated = true;
+    out->perplexity = (qz_perplexity){.perplexity = exp(loss),
+                                      .mean_log_prob = -loss,
+                                      .tokens = r->evaluation.count * (r->evaluation.length - 1),
+                                      .windows = r->evaluation.count};
+    return qz_signals_check();
+}
+
+/* The base as it is in memory, then the adapter as it was trained: rounded where it is merge_aware. */
+static qz_status judge_adapter(qz_run *r, qz_student *student)
+{
+    qz_run_result *result = &r->made[0].result;
+    if (!r->job.recipe->evaluate.wanted) return QZ_OK;
+    qz_student_adapt(student, false);
+    qz_student_round(student, false);
+    QZ_TRY(judge(&result->start, r, student));
+    qz_student_adapt(student, true);
+    qz_student_round(student, true);
+    return judge(&result->made, r, student);
+}
+
+/* The model as it computes before the first step. It is made anew, since a resumed run has it no more. */
+static qz_status judge_beginning(qz_run *r)
+{
+    qz_student *student;
+    qz_arena *arena;
+    const qz_train_args args = qz_job_train_args(&r->job);
+    QZ_TRY(qz_arena_new(&arena, "student"));
+    qz_status status = qz_train_student(&student, &args, arena);
+    if (status == QZ_OK) {
+        qz_student_round(student, true);
+        status = judge(&r->made[0].result.start, r, student);
+        qz_student_free(student);
+    }
+    qz_arena_free(arena);
+    return status;
+}
+
 /* ---- where it starts ---- */
 
 /* The checkpoint of train.init "ptq" in OUTPUT.partial, while training lasts. */
@@ -33,7 +80,8 @@ static qz_status quantize(qz_run *r)
 static qz_status prepare_start(qz_run *r)
 {
     if (qz_recipe_starts_from_ptq(r->job.recipe)) QZ_TRY(quantize(r));
-    if (!r->job.start.ckpt || !r->job.recipe->evaluate.wanted) return QZ_OK;
+    if (!r->job.recipe->evaluate.wanted || r->job.recipe->train.adapter.wanted) return QZ_OK;
+    if (!r->job.start.ckpt) return judge_beginning(r);
     return qz_run_evaluate_folder(r, 0, qz_ckpt_folder(r->job.start.ckpt), &r->made[0].result.start);
 }
 
@@ -79,7 +127,8 @@ static qz_status open_loader(qz_loader **out, const qz_run *r)
                                  .seed = t->seed,
                                  .vocabulary = config->vocabulary,
                                  .batch = t->batch,
-                                 .folder = qz_output_work(r->made[0].output)};
+                                 .folder = qz_output_work(r->made[0].output),
+                                 .progress = r->progress};
     QZ_TRY_CTX(qz_session_can_read(s, t->data), "train.data");
     QZ_TRY_CTX(qz_loader_open(out, &rule, s->tokenizer), "train.data");
     return QZ_OK;
@@ -98,6 +147,14 @@ static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *
     return qz_trained_export(student, start, &output, r->progress);
 }
 
+/* train.adapter.from */
+static qz_status begin_with(void *context, qz_student *student)
+{
+    const qz_recipe *recipe = context;
+    QZ_TRY_CTX(qz_adapter_read(student, recipe->train.adapter.from, recipe), "train.adapter.from");
+    return QZ_OK;
+}
+
 /* Of states and log. */
 static qz_status training_folder(const char **out, const qz_run *r)
 {
@@ -114,11 +171,13 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.model), hash[0]));
     if (args.teacher) QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.teacher), hash[1]));
     args.loader = loader;
-    args.evaluation = &r->evaluation;
+    if (r->job.recipe->train.validation.wanted) args.evaluation = &r->validation;
     QZ_TRY(training_folder(&args.folder, r));
     args.model_hash = hash[0];
     args.teacher_hash = hash[1];
     args.resume = r->cli->resume;
+    if (r->job.recipe->train.adapter.from) args.begin = begin_with;
+    args.context = (void *)(uintptr_t)r->job.recipe;
     args.times = true;
     args.report = r->made[0].report;
     args.progress = r->progress;
@@ -126,7 +185,9 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     result->trained = true;
     result->training = *qz_trained_result(trained);
     snprintf(result->training_hash, sizeof result->training_hash, "%s", qz_loader_hash(loader));
-    qz_status status = export_trained(r, qz_trained_student(trained), args.model);
+    qz_student *student = qz_trained_student(trained);
+    qz_status status = export_trained(r, student, args.model);
+    if (status == QZ_OK && r->job.recipe->train.adapter.wanted) status = judge_adapter(r, student);
     qz_trained_free(trained);
     return status;
 }
@@ -140,20 +201,13 @@ static qz_status train(qz_run *r)
     return status;
 }
 
-/* An adapter is no model by itself: its figures are those that training found with the base under it. */
+/* An adapter is no model by itself: its figures are those of the base with it, found while it was in memory. */
 static qz_status measure(qz_run *r)
 {
-    qz_run_result *result = &r->made[0].result;
+    qz_measured *made = &r->made[0].result.made;
     const char *folder = qz_output_work(r->made[0].output);
-    const qz_recipe_train *t = &r->job.recipe->train;
-    if (!t->adapter.wanted) return qz_run_evaluate_folder(r, 0, folder, &result->made);
-    const double found = t->keep_best ? result->training.best_perplexity : result->training.last_perplexity;
-    result->made.evaluated = r->job.recipe->evaluate.wanted;
-    result->made.perplexity = (qz_perplexity){.perplexity = found,
-                                              .mean_log_prob = -log(found),
-                                              .tokens = r->evaluation.count * (r->evaluation.length - 1),
-                                              .windows = r->evaluation.count};
-    return qz_folder_bytes(&result->made.folder_bytes, folder);
+    if (!r->job.recipe->train.adapter.wanted) return qz_run_evaluate_folder(r, 0, folder, made);
+    return qz_folder_bytes(&made->folder_bytes, folder);
 }
 
 static qz_status work(qz_run *r)

@@ -15,8 +15,10 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
     QZ_TRY(qz_output_keeps(r->output, r->calibration.data));
     QZ_TRY(qz_output_keeps(r->output, r->evaluate.data));
     QZ_TRY(qz_output_keeps(r->output, r->train.data));
+    QZ_TRY(qz_output_keeps(r->output, r->train.validation.data));
     QZ_TRY(qz_output_keeps(r->output, r->train.init));
     QZ_TRY(qz_output_keeps(r->output, r->train.loss.teacher));
+    QZ_TRY(qz_output_keeps(r->output, r->train.adapter.from));
     return qz_output_keeps(r->output, cli->argument[0]);
 }
 

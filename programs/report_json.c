@@ -22,6 +22,8 @@ static void put_inputs(qz_json_writer *w, const qz_run_result *r)
         qz_json_put_string(w, "training", recipe->train.data);
         qz_json_put_string(w, "training_hash", r->training_hash);
         qz_json_put_int(w, "training_seed", (int64_t)recipe->train.seed);
+        qz_json_put_string(w, "validation", recipe->train.validation.data);
+        qz_json_put_string(w, "validation_hash", *r->validation_hash ? r->validation_hash : NULL);
     }
     qz_json_put_string(w, "evaluation", recipe->evaluate.data);
     qz_json_put_string(w, "evaluation_hash", *r->evaluation_hash ? r->evaluation_hash : NULL);
@@ -75,8 +77,8 @@ static void put_result(qz_json_writer *w, const qz_run_result *r)
     qz_json_end(w);
 }
 
-/* "start": what training began with, as a checkpoint; the other perplexities: of the model as it computes in training.
- */
+/* "start": what training began with, on evaluate.data; "validation": the model as it computes in training, on the text
+ * of train.validation. */
 static void put_training(qz_json_writer *w, const qz_run_result *r)
 {
     const qz_train_result *t = &r->training;
@@ -91,13 +93,15 @@ static void put_training(qz_json_writer *w, const qz_run_result *r)
     qz_json_put_double(w, "loss", t->loss);
     qz_json_put_int(w, "memory_bytes", (int64_t)t->memory_bytes);
     if (isfinite(t->first_perplexity)) {
+        qz_json_begin_object(w, "validation");
         qz_json_put_double(w, "first_perplexity", t->first_perplexity);
         qz_json_put_double(w, "last_perplexity", t->last_perplexity);
         qz_json_put_double(w, "best_perplexity", t->best_perplexity);
         qz_json_put_int(w, "best_step", t->best_step);
+        qz_json_end(w);
     }
-    if (r->start.evaluated) {
-        put_perplexity(w, "start", &r->start.perplexity);
+    if (r->start.evaluated) put_perplexity(w, "start", &r->start.perplexity);
+    if (r->start.diverged) {
         qz_json_put_double(w, "start_kl_mean", r->start.divergence.kl_mean);
         qz_json_put_double(w, "start_top1_agreement", r->start.divergence.top1);
     }

@@ -32,11 +32,11 @@ typedef struct qz_run_result {
     const qz_job *job;
     const qz_recipe *recipe; /* the output's own */
     const qz_report *report;
-    const qz_terminal *terminal;                    /* memory */
-    const qz_progress *progress;                    /* phases */
-    const char *calibration_hash, *evaluation_hash; /* "" when there was none */
-    qz_perplexity original;                         /* where `made` was evaluated */
-    qz_measured made;                               /* what was written */
+    const qz_terminal *terminal;                                      /* memory */
+    const qz_progress *progress;                                      /* phases */
+    const char *calibration_hash, *evaluation_hash, *validation_hash; /* "" when there was none */
+    qz_perplexity original;                                           /* where `made` was evaluated */
+    qz_measured made;                                                 /* what was written */
     qz_measured start; /* what training started from, where that is another model than the original */
     qz_merged merged;
     bool trained;

@@ -46,10 +46,17 @@ static void add_measured(qz_table *t, const qz_run_result *r, const char *what, 
         qz_table_set(t, 4, "%.6f", m->divergence.kl_99);
         qz_table_set(t, 5, "%.2f %%", 100 * m->divergence.top1);
     }
-    add_sizes(t, &m->weights, m->folder_bytes);
+    if (m->folder_bytes) add_sizes(t, &m->weights, m->folder_bytes);
 }
 
-/* What training began with: the quantized checkpoint, or the model as it computes in the first step. */
+static const char *name_of_start(const qz_recipe *recipe)
+{
+    if (recipe->train.adapter.wanted) return "base, as it is in memory";
+    if (qz_recipe_starts_from_ptq(recipe)) return "quantized, not trained";
+    return recipe->train.init ? recipe->train.init : "before the first step";
+}
+
+/* What training began with: a checkpoint, or the model as it computes in the first step. */
 static void add_start(qz_table *t, const qz_run_result *r)
 {
     if (r->merged.wanted) {
@@ -58,18 +65,14 @@ static void add_start(qz_table *t, const qz_run_result *r)
         add_perplexity(t, r, "with the adapter", exp(r->merged.adapted));
         return;
     }
-    const bool ptq = qz_recipe_starts_from_ptq(r->recipe), adapter = r->recipe->train.adapter.wanted;
-    if (r->start.evaluated)
-        add_measured(t, r, ptq ? "quantized, not trained" : r->recipe->train.init, &r->start);
-    else if (isfinite(r->training.first_perplexity))
-        add_perplexity(t, r, adapter ? "base, as it is in memory" : "before the first step",
-                       r->training.first_perplexity);
+    if (r->start.evaluated) add_measured(t, r, name_of_start(r->recipe), &r->start);
 }
 
 static const char *name_of_result(const qz_run_result *r)
 {
     const qz_recipe *recipe = r->recipe;
     if (r->merged.wanted) return "merged";
+    if (recipe->train.adapter.merge_aware) return "with the adapter, rounded";
     if (recipe->train.adapter.wanted) return "with the adapter";
     return recipe->weights.wanted ? "quantized and trained" : "trained";
 }
@@ -98,6 +101,10 @@ static void print_training(const qz_run_result *r, FILE *out)
     if (t->resumed_from) fprintf(out, "went on after step %lld\n", (long long)t->resumed_from);
     if (t->stopped_early)
         fprintf(out, "stopped early: no gain in %lld evaluations\n", (long long)r->recipe->train.patience);
+    if (isfinite(t->first_perplexity))
+        fprintf(out, "perplexity on %s: %.4f before, %.4f after the last step, %.4f at best (step %lld)\n",
+                r->recipe->train.validation.data, t->first_perplexity, t->last_perplexity, t->best_perplexity,
+                (long long)t->best_step);
     if (r->recipe->train.keep_best) fprintf(out, "kept: step %lld, the best evaluated\n", (long long)t->best_step);
 }
 

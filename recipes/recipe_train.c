@@ -84,19 +84,33 @@ static qz_status check_loss(reader *r, const qz_recipe_train *t)
     return QZ_OK;
 }
 
+static qz_status check_validation(reader *r, const qz_recipe_train *t)
+{
+    if (!t->validation.wanted || !r->recipe->evaluate.wanted) return QZ_OK;
+    if (strcmp(t->validation.data, r->recipe->evaluate.data) != 0) return QZ_OK;
+    return qz_recipe_fail(r, "train.validation.data",
+                          "found the text of evaluate.data, \"%s\": what training is chosen by cannot be what it is "
+                          "measured on; name another text",
+                          t->validation.data);
+}
+
 static qz_status check_evaluations(reader *r, const qz_recipe_train *t)
 {
     if (r->recipe->evaluate.accept_layer_error > 0)
         return qz_recipe_fail(r, "evaluate.accept.layer_error",
                               "errors of layers are measured by `qcal run` only: leave it out of a recipe that trains");
-    if (t->evaluate_every > 0 && !r->recipe->evaluate.wanted)
-        return qz_recipe_fail(r, "train.evaluate_every", "evaluate.data is missing: name a text to evaluate on");
+    QZ_TRY(check_validation(r, t));
+    const char *key = t->evaluate_every > 0 ? "train.evaluate_every"
+                      : t->patience > 0     ? "train.patience"
+                      : t->keep_best        ? "train.keep_best"
+                                            : NULL;
+    if (!key) return QZ_OK;
+    if (!t->validation.wanted)
+        return qz_recipe_fail(r, key,
+                              "train.validation is missing: name a text to judge by, another one than evaluate.data, "
+                              "so that the figures at the end are of a text that nothing was chosen on");
     if (t->evaluate_every > 0) return QZ_OK;
-    if (t->patience > 0)
-        return qz_recipe_fail(r, "train.patience", "nothing is evaluated while training: set train.evaluate_every");
-    if (t->keep_best)
-        return qz_recipe_fail(r, "train.keep_best", "nothing is evaluated while training: set train.evaluate_every");
-    return QZ_OK;
+    return qz_recipe_fail(r, key, "nothing is evaluated while training: set train.evaluate_every");
 }
 
 /* ---- the quantizer ---- */

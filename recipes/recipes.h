@@ -102,6 +102,7 @@ typedef struct qz_recipe_adapter {
     int64_t rank;
     double alpha, dropout;
     bool rslora, loftq, merge_aware;
+    const char *from; /* folder of the adapter to go on from; NULL: a new one */
     int64_t loftq_iterations;
     qz_patterns targets;    /* none: all linears of the layers */
     qz_recipe_weights base; /* scheme of the frozen base (format, group, symmetric, double_quant, skip); not wanted: as
@@ -136,8 +137,14 @@ typedef struct qz_recipe_train {
     const char *init; /* NULL, "ptq", or a quantized folder */
     qz_recipe_quantizer quantizer;
     qz_recipe_adapter adapter;
-    int64_t save_every;     /* steps; 0: at the end only */
-    int64_t keep;           /* state files */
+    int64_t save_every; /* steps; 0: at the end only */
+    int64_t keep;       /* state files */
+    struct {
+        bool wanted; /* a "validation" object was given */
+        const char *data, *field;
+        int64_t windows; /* at most; 0: all */
+        int64_t sequence_length;
+    } validation;           /* the text that evaluate_every, patience and keep_best judge by; never evaluate.data */
     int64_t evaluate_every; /* steps; 0: not while training */
     int64_t patience;       /* evaluations without gain after which training stops; 0: never */
     bool keep_best;         /* what is exported is the best evaluated state, not the last one */

@@ -1,10 +1,11 @@
 /* What becomes of the codes of a rounded weight while it is trained: figures for the log, and freezing.
  *
- * Nagel et al. 2022 (Overcoming oscillations in quantization-aware training), section 4.3 and algorithm 1: a code
+ * Nagel et al. 2022 (Overcoming oscillations in quantization-aware training), algorithm 1: a code
  * oscillates in a step in which it changes against the direction of its last change; the frequency of that is a moving
  * average over the steps; a weight whose frequency passes the limit is frozen at the code nearest to the moving average
- * of its codes, and gets no gradient from then on. Both averages have m = 0.01. The mean of the frequencies is the
- * moving average of the share of weights that oscillate, so without freezing no average is kept for single weights.
+ * of its codes, and gets no gradient from then on. Both averages have the m = 0.01 of their code. The mean of the
+ * frequencies is the moving average of the share of weights that oscillate, so without freezing no average is kept for
+ * single weights.
  *
  * "Code" means its place among the format's codes in the order of their values, which gives fp8 and fp4 a direction
  * too. A frozen weight is held in codes: when its scale changes, so does its value. Its fp32 value stays behind unused.

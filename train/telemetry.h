@@ -35,7 +35,7 @@ typedef struct qz_layer_figures {
     const char *layer;  /* the linear's name */
     double flipped;     /* share of codes that are others than in the step before */
     double oscillation; /* mean frequency of changes of a code against the direction of its last change: a moving
-                         * average with weight 0.01 (Nagel et al. 2022, section 4.3) */
+                         * average with weight 0.01 (Nagel et al. 2022) */
     double scale_drift; /* mean of abs(s / s at the start - 1) */
     double saturation;  /* share of weights beyond the grid */
     double frozen;      /* share of weights that do not change any more */

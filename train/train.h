@@ -28,12 +28,15 @@ typedef struct qz_train_args {
     const qz_model *teacher;    /* NULL: none */
     const qz_export_plan *plan; /* what is rounded, as it will be stored; NULL: nothing */
     qz_loader *loader;
-    const qz_windows *evaluation;          /* NULL: none */
+    const qz_windows *evaluation;          /* text that training is judged by while it runs; NULL: none */
     const char *folder;                    /* of states and log; exists */
     const char *model_hash, *teacher_hash; /* NULL: not known */
-    bool resume;                           /* go on from the newest state, if there is one */
-    bool times;                            /* the log says what a clock says */
-    int64_t stop_after;                    /* for tests: leave after so many steps; 0: do not */
+    /* What the student begins with may be changed, before the first step or a resumed state; NULL: nothing is. */
+    qz_status (*begin)(void *context, qz_student *s);
+    void *context;
+    bool resume;        /* go on from the newest state, if there is one */
+    bool times;         /* the log says what a clock says */
+    int64_t stop_after; /* for tests: leave after so many steps; 0: do not */
     qz_progress *progress;
     qz_report *report;
 } qz_train_args;

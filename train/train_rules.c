@@ -62,6 +62,14 @@ static qz_status check_built(const qz_recipe_train *how)
 {
     if (how->compute != QZ_F32)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
+    if (how->adapter.wanted && how->quantizer.scales == QZ_TRAIN_LEARNED)
+        return QZ_FAIL(
+            QZ_UNSUPPORTED,
+            "train.quantizer.scales: \"learned\", but the merged weight of an adapter gets scales of its own "
+            "in every step; set train.quantizer.method to \"ste\" and scales to \"dynamic\"");
+    if (how->adapter.wanted && how->quantizer.freeze > 0)
+        return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: codes of merged weights are not followed from step to "
+                                       "step, so none can be frozen; leave it out");
     if (how->adapter.wanted && how->adapter.loftq)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.adapter.start: \"loftq\" is not built yet; set \"zeros\"");
     return QZ_OK;

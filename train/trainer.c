@@ -267,10 +267,12 @@ static qz_status make_state(qz_trained *t)
     const qz_state_integer integers[] = {
         {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
     const qz_state_number doubles[] = {{"best_loss", &t->best_loss}, {"first_loss", &t->first_loss}};
-    const qz_state_text texts[] = {{"program", "qat " QZ_VERSION, "program"},
-                                   {"data", qz_loader_hash(t->args.loader), "training text"},
-                                   {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
-                                   {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"}};
+    const qz_state_text texts[] = {
+        {"program", "qat " QZ_VERSION, "program"},
+        {"data", qz_loader_hash(t->args.loader), "training text"},
+        {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
+        {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"},
+        {"validation", t->args.evaluation ? t->args.evaluation->hash : "", "validation text"}};
     enum { INTEGERS = sizeof integers / sizeof *integers, DOUBLES = sizeof doubles / sizeof *doubles };
     enum { TEXTS = sizeof texts / sizeof *texts };
     qz_state_integer *i = qz_arena_alloc(t->arena, sizeof integers);
@@ -298,6 +300,7 @@ static qz_status prepare(qz_trained *t)
     QZ_TRY(qz_arena_new(&t->arena, "training"));
     QZ_TRY(qz_train_rules_make(&t->rules, &t->args, false));
     QZ_TRY(qz_student_new(&t->student, t->args.model, &t->rules.student));
+    if (t->args.begin) QZ_TRY(t->args.begin(t->args.context, t->student));
     if (t->args.teacher) QZ_TRY(qz_guide_new(&t->guide, t->args.teacher, false));
     QZ_TRY(qz_stepper_new(&t->stepper, t->student, t->guide, &t->rules.step, false));
     QZ_TRY(qz_optimizer_new(&t->optimizer, be, qz_student_parameters(t->student), &t->rules.optimizer, t->arena));

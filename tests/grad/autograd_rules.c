@@ -220,6 +220,7 @@ static void check_setting(const rule_case *c, problem *p, expected *e, setting s
     const outcome o = run(c, p, &s);
     if (!e->y) *e = differentiate(c, p);
     same_value(c, p, e, o.value);
+    for (int k = 0; k < p->inputs; k++) cr_assert(o.recorded || !p->in[k].outside, "%s: not recorded", c->name);
     if (!o.recorded) return; /* of the inputs wanted this shape has none */
     same_gradients(c, p, e, &s);
     same_bits(c, p, s);
@@ -235,7 +236,7 @@ static void check_shape(const rule_case *c, const int *dims, const qz_backend *b
     qz_rng_seed(&p.rng, 5, (uint64_t)(dims - c->dims[0]));
     c->plan(&p);
     const unsigned all = (1u << p.inputs) - 1;
-    for (unsigned wanted = all; wanted > 0; wanted--) {
+    for (unsigned wanted = all + 1; wanted-- > 0;) {
         check_setting(c, &p, &e, (setting){.wanted = wanted});
         check_setting(c, &p, &e, (setting){.wanted = wanted, .chain = true});
     }

@@ -2,8 +2,10 @@
 # Do the real programs read what we write? Every shipped recipe runs on the demo model into out/interop; then, for each
 # folder: our dequantized weights against an independent decoder's, bit for bit, and the perplexity that qcal finds
 # against that of the decoded weights as a plain model, of vLLM and of transformers (gptqmodel). One table; exit code 1
-# when a row fails. What may be refused, by which words, and what each program computes with is in rows.txt.
-# RECIPES="gptq-w4 nf4": only those. WINDOWS=N: windows of text (8). KEEP=1: do not make folders again that are there.
+# when a row fails. What may be refused, by which words, and what each program computes with is in rows.txt; recipes that
+# train take a few steps, in the variants of trained.txt, and the perplexity is the one that qat printed.
+# RECIPES="gptq-w4 nf4": only those rows. WINDOWS=N: windows of text (8). STEPS=N: of training (20). KEEP=1: do not make
+# folders again that are there.
 # For developers: needs the interop scripts in $QZ_SHARED/interop (default ../shared) and the Python environments that
 # their setup.sh makes (vllm, hf, gptq; several GB).
 set -eu
@@ -13,9 +15,11 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 scripts=${QZ_SHARED:-../shared}/interop
 home=${QZ_INTEROP_HOME:-$HOME/.cache/quartz-interop}
 qcal=${QCAL:-build/release/bin/qcal}
+qat=${QAT:-build/release/bin/qat}
 out=out/interop
 text=demo/text/test.txt
 windows=${WINDOWS:-8}
+steps=${STEPS:-20}
 [ -f "$scripts/check_vllm.py" ] || { echo "interop: no $scripts; set QZ_SHARED to the folder that holds interop/" >&2; exit 1; }
 for name in vllm hf gptq; do
     [ -x "$home/$name/bin/python" ] || {
@@ -31,6 +35,35 @@ mkdir -p "$out/checks"
 run_recipe() { # recipe
     sed "s#\"out/#\"$out/#" "recipes/$1.json" >"$work/$1.json"
     "$qcal" run "$work/$1.json" --overwrite --quiet --set evaluate.windows="$windows" >"$out/checks/$1.run" 2>&1
+}
+# A row of trained.txt, by name.
+trained() { # name
+    grep -v '^#' tests/interop/trained.txt | tr -s ' ' | sed 's/ *| */|/g' | grep "^$1|"
+}
+# Trains, and merges where it is an adapter that was trained.
+run_trained() { # name, recipe, settings
+    name=$1 recipe=recipes/$2.json settings=$3
+    set -- --overwrite --quiet --set train.steps="$steps" --set evaluate.windows="$windows" --set evaluate.accept=null \
+        --set train.validation=null --set train.evaluate_every=0
+    for setting in $settings; do set -- "$@" --set "$setting"; done
+    if grep -q '"adapter"' "$recipe"; then
+        "$qat" train "$recipe" --output "$out/adapters/$name" "$@" &&
+            "$qat" merge "$recipe" --adapter "$out/adapters/$name" --output "$out/$name" "$@"
+    else
+        "$qat" train "$recipe" --output "$out/$name" "$@"
+    fi
+}
+make_folders() { # name of a row
+    if row=$(trained "$1"); then
+        mkdir -p "$out/adapters"
+        run_trained "$1" "$(echo "$row" | cut -d '|' -f 2)" "$(echo "$row" | cut -d '|' -f 3)" >"$out/checks/$1.run" 2>&1
+    else
+        run_recipe "$1"
+    fi
+}
+# The perplexity that qat printed, in full.
+printed() { # folder
+    sed -n '/"quantized": {/,/}/s/.*"perplexity": *\([0-9.eE+-]*\).*/\1/p' "$out/$1/report.json"
 }
 # One program's figure on a folder, or "refused" when it fails with the words that are expected, or "failed".
 figure() { # folder, name of the check, expected words, command...
@@ -68,7 +101,11 @@ check_folder() { # folder, rounded, vLLM: reference, flags, words; transformers:
     name=$(echo "$1" | tr / -)
     equal=no act=-
     if decode_equal "$dir" >"$out/checks/$name.decode" 2>&1; then equal=yes; else tail -n 5 "$out/checks/$name.decode" >&2; fi
-    ours=$(figure "$1" qcal "" "$qcal" eval "$dir" --data $text --windows "$windows" --json)
+    if trained "$1" >/dev/null; then
+        ours=$(printed "$1")
+    else
+        ours=$(figure "$1" qcal "" "$qcal" eval "$dir" --data $text --windows "$windows" --json)
+    fi
     # shellcheck disable=SC2086
     {
         dense=$(figure "$1" dense "" "$home/hf/bin/python" "$scripts/ppl_dense.py" "$dir" $scored)
@@ -93,7 +130,7 @@ done
 while IFS='|' read -r recipe folder rounded vllm flags vllm_words hf environment hf_words <&3; do
     case " ${RECIPES:-$recipe} " in *" $recipe "*) ;; *) continue ;; esac
     echo "interop: $folder" >&2
-    if [ "$recipe" != "$made" ] && ! { [ -n "${KEEP:-}" ] && [ -d "$out/$folder" ]; } && ! run_recipe "$recipe"; then
+    if [ "$recipe" != "$made" ] && ! { [ -n "${KEEP:-}" ] && [ -d "$out/$folder" ]; } && ! make_folders "$recipe"; then
         tail -n 5 "$out/checks/$recipe.run" >&2
         echo "$folder|$rounded|failed|-|-|ours|-|ours|-|-" >>"$work/figures"
         continue

@@ -1,5 +1,6 @@
 /* What is exported is what was trained: the values of a student's codes are, bit for bit, those that its forward pass
  * multiplies by; in every scheme, with every way to come by scales, and with weights that are frozen. */
+#include <stdint.h>
 #include <stdio.h>
 
 #include "testing/train_case.h"
@@ -126,6 +127,30 @@ Test(codes, floats_and_codebooks)
     for (int i = 0; i < FLOATS; i++) {
         check_ways(&floats[i], 0, 3);
         check_ways(&floats[i], WAYS - 1, WAYS);
+    }
+}
+
+/* q, k and v of a layer, and gate and up, are one matrix to a server. */
+Test(codes, fused_sets_share_a_scale)
+{
+    for (int way = 0; way < 3; way++) {
+        train_case c = train_case_new(&floats[0], NULL, NULL);
+        for (size_t i = 0; i < c.plan.linears; i++) {
+            qz_export_linear *l = (qz_export_linear *)(uintptr_t)&c.plan.linear[i];
+            l->fused = strstr(l->module, "o_proj") || strstr(l->module, "down") ? -1 : strstr(l->module, "mlp") != NULL;
+        }
+        train_case_start(&c, (qz_student_rule){.train_weights = true, .rounding = ways[way].rounding}, TRAIN_SEQUENCES);
+        for (int i = 0; i < STEPS; i++) train_case_step(&c, i, 0.01);
+        same_values(&c, ways[way].name);
+        float scale[7];
+        for (int i = 0; i < 7; i++) {
+            qz_qtensor q;
+            check_ok(qz_student_codes(c.student, i, &q, c.arena));
+            scale[i] = q.scales[0];
+        }
+        cr_assert(scale[0] == scale[1] && scale[1] == scale[2] && scale[4] == scale[5]);
+        cr_assert(scale[0] != scale[3] && scale[4] != scale[6] && scale[0] != scale[4]);
+        train_case_free(&c);
     }
 }
 

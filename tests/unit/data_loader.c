@@ -368,3 +368,42 @@ Test(data_loader, memory_may_be_short)
     cr_assert(n > 10 && n < 10000);
     end(&f);
 }
+
+/* ---- progress ---- */
+
+typedef struct told {
+    qz_progress_state last;
+    char phase[32];
+    int stop;
+} told;
+
+static int tell(void *context, const qz_progress_state *state)
+{
+    told *t = context;
+    t->last = *state;
+    snprintf(t->phase, sizeof t->phase, "%s", state->phase);
+    return t->stop;
+}
+
+static void check_progress(const char *name, const char *text)
+{
+    fixture f;
+    told seen = {0};
+    begin(&f, name, text);
+    check_ok(qz_progress_new(&f.rule.progress, tell, &seen));
+    open_it(&f);
+    cr_assert_str_eq(seen.phase, "tokenize");
+    cr_assert(seen.last.finished && seen.last.total == strlen(text) && seen.last.done == seen.last.total, "%s: %llu",
+              name, (unsigned long long)seen.last.done);
+    qz_loader_close(f.s);
+    seen.stop = 1;
+    check_fails(QZ_INTERRUPTED, "tokenize", qz_loader_open(&f.s, &f.rule, f.t));
+    qz_progress_free(f.rule.progress);
+    end(&f);
+}
+
+Test(data_loader, bytes_are_counted_and_it_can_be_stopped)
+{
+    check_progress("p.txt", "cdefghijk\r\ncd");
+    check_progress("p.jsonl", "{\"text\": \"cdefgh\"}\n\n{\"text\": \"cdefgh\"}");
+}

@@ -146,3 +146,58 @@ Test(data_tokenizer, a_megabyte_of_one_letter)
     qz_tokenizer_close(t);
     qz_arena_free(arena);
 }
+
+/* ---- how far it is ---- */
+
+typedef struct watch {
+    uint64_t ids, calls, done;
+} watch;
+
+static qz_status count_ids(void *self, const int32_t *ids, size_t count)
+{
+    (void)ids;
+    ((watch *)self)->ids += count;
+    return QZ_OK;
+}
+
+enum { WORDS = 200000 };
+
+/* A word is two bytes of the text and one id. */
+static qz_status check_passed(void *self, uint64_t done, uint64_t all)
+{
+    watch *w = self;
+    w->calls++;
+    cr_assert_eq(all, 2 * WORDS);
+    cr_assert(done + 4 > 2 * w->ids && done < 2 * w->ids + 4, "%llu bytes after %llu words", (unsigned long long)done,
+              (unsigned long long)w->ids);
+    cr_assert(done > w->done);
+    w->done = done;
+    return QZ_OK;
+}
+
+static qz_status stop(void *self, uint64_t done, uint64_t all)
+{
+    (void)self, (void)done, (void)all;
+    return QZ_FAIL(QZ_INTERRUPTED, "enough");
+}
+
+static void check_watched(const char *rest)
+{
+    static char text[2 * WORDS];
+    watch w = {0};
+    for (int i = 0; i < WORDS; i++) memcpy(text + 2 * i, "x ", 2);
+    qz_tokenizer *t = small_open(small_json("\"x\": 0, \"yyy\": 1", "", ", \"ignore_merges\": true", rest));
+    qz_ids_taker taker = {.self = &w, .take = count_ids, .passed = check_passed};
+    check_ok(qz_tokenizer_encode_to(t, text, sizeof text, SIZE_MAX, &taker));
+    cr_assert(w.ids == WORDS && w.calls == 4 && w.done == sizeof text, "%llu calls", (unsigned long long)w.calls);
+    taker.passed = stop;
+    check_fails(QZ_INTERRUPTED, "enough", qz_tokenizer_encode_to(t, text, sizeof text, SIZE_MAX, &taker));
+    qz_tokenizer_close(t);
+}
+
+Test(data_tokenizer, who_asks_is_told_how_far_it_is)
+{
+    check_watched(", \"pre_tokenizer\": {\"type\": \"WhitespaceSplit\"}");
+    check_watched(", \"pre_tokenizer\": {\"type\": \"WhitespaceSplit\"}, \"normalizer\": {\"type\": \"Replace\", "
+                  "\"pattern\": {\"String\": \"x\"}, \"content\": \"yyy\"}");
+}

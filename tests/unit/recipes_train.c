@@ -89,15 +89,16 @@ Test(train, a_recipe_without_it_is_as_before)
 Test(train, values)
 {
     qz_recipe *r;
-    check_ok(
-        with(&r, "train={\"data\": \"a.jsonl\", \"field\": \"t\", \"pack\": \"documents\", \"steps\": 9, \"batch\": 12,"
-                 "\"micro_batch\": 4, \"sequence_length\": 64, \"seed\": 7, \"shuffle\": false, \"learning_rate\": 0.5,"
-                 "\"scale_learning_rate\": 0.25, \"schedule\": \"linear\", \"warmup\": 0, \"final_rate\": 0,"
-                 "\"weight_decay\": 0.125, \"beta1\": 0.5, \"beta2\": 0.75, \"epsilon\": 1e-6, \"clip_norm\": 0,"
-                 "\"moments\": \"int8\", \"compute\": \"bf16\", \"recompute\": true, \"init\": \"folder\","
-                 "\"loss\": {\"cross_entropy\": 0, \"divergence\": 2, \"temperature\": 3, \"teacher\": \"big\"},"
-                 "\"quantizer\": {\"method\": \"lsq\", \"after\": 3, \"freeze\": 0.25, \"activations\": \"learned\"},"
-                 "\"save_every\": 5, \"keep\": 3, \"evaluate_every\": 2, \"patience\": 4, \"keep_best\": true}"));
+    check_ok(with(
+        &r, "train={\"data\": \"a.jsonl\", \"field\": \"t\", \"pack\": \"documents\", \"steps\": 9, \"batch\": 12,"
+            "\"micro_batch\": 4, \"sequence_length\": 64, \"seed\": 7, \"shuffle\": false, \"learning_rate\": 0.5,"
+            "\"scale_learning_rate\": 0.25, \"schedule\": \"linear\", \"warmup\": 0, \"final_rate\": 0,"
+            "\"weight_decay\": 0.125, \"beta1\": 0.5, \"beta2\": 0.75, \"epsilon\": 1e-6, \"clip_norm\": 0,"
+            "\"moments\": \"int8\", \"compute\": \"bf16\", \"recompute\": true, \"init\": \"folder\","
+            "\"loss\": {\"cross_entropy\": 0, \"divergence\": 2, \"temperature\": 3, \"teacher\": \"big\"},"
+            "\"quantizer\": {\"method\": \"lsq\", \"after\": 3, \"freeze\": 0.25, \"activations\": \"learned\"},"
+            "\"save_every\": 5, \"keep\": 3, \"evaluate_every\": 2, \"patience\": 4, \"keep_best\": true,"
+            "\"validation\": {\"data\": \"v.jsonl\", \"field\": \"v\", \"windows\": 0, \"sequence_length\": 32}}"));
     const qz_recipe_train *t = &r->train;
     cr_assert(t->pack == QZ_TRAIN_PACK_DOCUMENTS && t->batch == 12 && t->micro_batch == 4 && t->sequence_length == 64);
     cr_assert(t->seed == 7 && !t->shuffle && t->learning_rate == 0.5 && t->scale_learning_rate == 0.25);
@@ -110,6 +111,9 @@ Test(train, values)
     cr_assert(t->quantizer.method == QZ_TRAIN_LSQ && t->quantizer.scales == QZ_TRAIN_LEARNED);
     cr_assert(t->quantizer.after == 3 && t->quantizer.freeze == 0.25 && t->quantizer.learned_activations);
     cr_assert(t->save_every == 5 && t->keep == 3 && t->evaluate_every == 2 && t->patience == 4 && t->keep_best);
+    cr_assert_str_eq(t->validation.data, "v.jsonl");
+    cr_assert_str_eq(t->validation.field, "v");
+    cr_assert(t->validation.wanted && t->validation.windows == 0 && t->validation.sequence_length == 32);
     check_canonical(r);
 }
 
@@ -240,6 +244,20 @@ Test(train, methods_of_qcal)
                 with(&r, "train.init=ptq", "weights.solver=careful"));
 }
 
+/* Training that rounds sees the inputs and the cache itself. */
+Test(train, static_scales_without_calibration)
+{
+    static const char *const inputs = "activations={\"format\": \"int8\", \"mode\": \"static\"}";
+    static const char *const cache = "kv_cache={\"format\": \"fp8_e4m3\"}";
+    qz_recipe *r;
+    check_ok(with(&r, inputs, cache));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train.init=ptq"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, cache, "train.init=ptq"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train.parameters=adapter"));
+    check_ok(with(&r, inputs, "train.parameters=adapter", "train.adapter.merge_aware=true"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train=null"));
+}
+
 Test(train, losses_and_starts)
 {
     qz_recipe *r;
@@ -255,6 +273,27 @@ Test(train, losses_and_starts)
                 with(&r, "train.start=random", "train.init=ptq"));
 }
 
+#define VALIDATION "train.validation={\"data\": \"v.txt\"}"
+
+/* Nothing is chosen on the text whose figures are reported. */
+Test(train, what_is_judged_while_training)
+{
+    qz_recipe *r;
+    check_fails(QZ_ARG, "train.evaluate_every: train.validation is missing", with(&r, "train.evaluate_every=2"));
+    check_fails(QZ_ARG, "train.patience: train.validation is missing", with(&r, "train.patience=2"));
+    check_fails(QZ_ARG, "train.keep_best: train.validation is missing", with(&r, "train.keep_best=true"));
+    check_fails(QZ_ARG, "train.patience: nothing is evaluated while training: set train.evaluate_every",
+                with(&r, "train.patience=2", VALIDATION));
+    check_fails(QZ_ARG, "train.keep_best: nothing is evaluated while training",
+                with(&r, "train.keep_best=true", VALIDATION));
+    check_fails(QZ_ARG, "train.validation.data: missing", with(&r, "train.validation={}"));
+    check_fails(QZ_ARG, "train.validation.data: found the text of evaluate.data, \"v.txt\"",
+                with(&r, VALIDATION, "evaluate={\"data\": \"v.txt\"}"));
+    check_ok(with(&r, "train.evaluate_every=2", VALIDATION, "evaluate=null"));
+    cr_assert(r->train.validation.windows == 16 && r->train.validation.sequence_length == 512);
+    cr_assert_str_eq(r->train.validation.field, "text");
+}
+
 Test(train, steps_and_evaluations)
 {
     qz_recipe *r;
@@ -262,11 +301,6 @@ Test(train, steps_and_evaluations)
                 with(&r, "train.micro_batch=3"));
     check_fails(QZ_ARG, "train.steps: missing: optimizer steps", with(&r, "train.steps=null"));
     check_fails(QZ_ARG, "train.data: missing: text to train on", with(&r, "train.data=null"));
-    check_fails(QZ_ARG, "train.patience: nothing is evaluated while training: set train.evaluate_every",
-                with(&r, "train.patience=2"));
-    check_fails(QZ_ARG, "train.keep_best: nothing is evaluated while training", with(&r, "train.keep_best=true"));
-    check_fails(QZ_ARG, "train.evaluate_every: evaluate.data is missing",
-                with(&r, "train.evaluate_every=2", "evaluate=null"));
     check_fails(QZ_ARG, "evaluate.accept.layer_error: errors of layers are measured by `qcal run` only",
                 with(&r, "evaluate.accept.layer_error=0.5", CALIBRATION));
     check_fails(QZ_ARG, "train.learning_rat: unknown key; did you mean \"learning_rate\"?",
