@@ -73,6 +73,7 @@ static const char *name_of_result(const qz_run_result *r)
 {
     const qz_recipe *recipe = r->recipe;
     if (r->merged.wanted) return "merged";
+    if (recipe->train.adapter.merge_aware) return "with the adapter, rounded";
     if (recipe->train.adapter.wanted) return "with the adapter";
     return recipe->weights.wanted ? "quantized and trained" : "trained";
 }

@@ -15,6 +15,14 @@ static const char *no_statistics(const qz_recipe *recipe)
     return NULL;
 }
 
+/* The same for static scales of inputs and of the cache, which training that rounds takes from its own batches. */
+static const char *no_scales(const qz_recipe *recipe)
+{
+    const qz_recipe_train *t = &recipe->train;
+    const bool rounds = t->wanted && (t->parameters != QZ_TRAIN_ADAPTER || t->adapter.merge_aware);
+    return rounds && !qz_recipe_starts_from_ptq(recipe) ? NULL : no_statistics(recipe);
+}
+
 static qz_status check_needs(reader *r, const char *path, const qz_plugins *list, const qz_choice *choice)
 {
     const char *why = no_statistics(r->recipe);
@@ -120,7 +128,7 @@ static qz_status check_dynamic(reader *r, const qz_json_node *part, qz_recipe_ac
 
 static qz_status check_static(reader *r, const qz_recipe_activations *a)
 {
-    const char *why = no_statistics(r->recipe);
+    const char *why = no_scales(r->recipe);
     if (a->group > 0)
         return qz_recipe_fail(r, "activations.group",
                               "found %lld, but static activations have one scale for all; "
@@ -142,7 +150,7 @@ qz_status qz_recipe_check_activations(reader *r, const qz_json_node *root, qz_re
 
 static qz_status check_cache(reader *r)
 {
-    const char *why = no_statistics(r->recipe);
+    const char *why = no_scales(r->recipe);
     if (!r->recipe->kv_cache.scheme.wanted || !why) return QZ_OK;
     return qz_recipe_fail(r, "kv_cache", "scales need statistics of calibration text, but %s", why);
 }

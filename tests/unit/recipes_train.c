@@ -244,6 +244,20 @@ Test(train, methods_of_qcal)
                 with(&r, "train.init=ptq", "weights.solver=careful"));
 }
 
+/* Training that rounds sees the inputs and the cache itself. */
+Test(train, static_scales_without_calibration)
+{
+    static const char *const inputs = "activations={\"format\": \"int8\", \"mode\": \"static\"}";
+    static const char *const cache = "kv_cache={\"format\": \"fp8_e4m3\"}";
+    qz_recipe *r;
+    check_ok(with(&r, inputs, cache));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train.init=ptq"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, cache, "train.init=ptq"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train.parameters=adapter"));
+    check_ok(with(&r, inputs, "train.parameters=adapter", "train.adapter.merge_aware=true"));
+    check_fails(QZ_ARG, "calibration.data is missing", with(&r, inputs, "train=null"));
+}
+
 Test(train, losses_and_starts)
 {
     qz_recipe *r;
