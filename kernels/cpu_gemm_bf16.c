@@ -13,8 +13,8 @@
 #include "kernels/cpu_wide.h"
 #include "numeric/minifloat.h"
 
-/* Of a block: 64 and 192 KiB. Rows of a tile; tiles that there should be. */
-enum { STEPS = QZ_MICRO_STEPS, ROWS = 4 * QZ_MICRO_ROWS, COLS = 192, TALL = 1024, TILES = 8 };
+/* Of a block: 48 and 192 KiB. Rows of a tile; tiles that there should be. */
+enum { STEPS = QZ_MICRO_STEPS, ROWS = 4 * QZ_MICRO_ROWS, COLS = 256, TALL = 1024, TILES = 8 };
 /* The register tile. */
 enum { MR = QZ_MICRO_ROWS, NR = QZ_MICRO_COLS };
 
@@ -29,7 +29,8 @@ typedef struct blocks {
     } b;
 } blocks;
 _Static_assert(sizeof(blocks) <= 256 << 10, "what kernels may have on the stack");
-_Static_assert(ROWS *QZ_MICRO_ALONG <= STEPS * QZ_MICRO_ACROSS && (int)ROWS <= (int)QZ_MICRO_ACROSS, "both orders fit");
+_Static_assert((int)ROWS *QZ_MICRO_ALONG <= STEPS * QZ_MICRO_ACROSS, "rows by steps fit");
+_Static_assert((int)ROWS <= (int)QZ_MICRO_ACROSS, "steps by rows fit");
 _Static_assert((int)NR <= (int)ROWS, "the left block has room for a panel that is to be turned");
 
 bool qz_gemm_has(qz_gemm_path path)
@@ -93,37 +94,42 @@ static int64_t steps_of(const part *x)
 }
 
 /* Rows ahead that are fetched early: they are too far apart for the processor's own guess. */
-enum { AHEAD = 8, LINE = 16 };
+enum { AHEAD = 16, LINE = 16 };
 
-/* `width` words (a multiple of LINE), the first `count` from rows or columns of one place in k, then zeros. */
-QZ_WIDE static void words_of_place(uint32_t *restrict out, const float *restrict x, int64_t count, int64_t width)
+/* Words from `count` rows or columns of one place in k, zeros up to a multiple of NR; NR of them are `jump` words away
+ * from the next NR. */
+QZ_WIDE static void words_of_place(uint32_t *restrict out, int64_t jump, const float *restrict x, int64_t count)
 {
-    const int64_t whole = count / LINE * LINE;
+    for (; count >= NR; count -= NR, x += NR, out += jump)
+        for (int64_t i = 0; i < NR; i++) out[i] = single(x[i]);
+    const int64_t whole = count / 8 * 8;
     for (int64_t i = 0; i < whole; i++) out[i] = single(x[i]);
-    for (int64_t i = whole; i < width; i++) out[i] = i < count ? single(x[i]) : 0;
+    for (int64_t i = whole; i < NR && count > 0; i++) out[i] = i < count ? single(x[i]) : 0;
 }
 
-/* The same from two places. */
-QZ_WIDE static void words_of_places(uint32_t *restrict out, const float *restrict x, const float *restrict next,
-                                    int64_t count, int64_t width)
+/* The same from two places, `next` elements apart. */
+QZ_WIDE static void words_of_places(uint32_t *restrict out, int64_t jump, const float *restrict x, int64_t next,
+                                    int64_t count)
 {
-    const int64_t whole = count / LINE * LINE;
-    for (int64_t i = 0; i < whole; i++) out[i] = pair(x[i], next[i]);
-    for (int64_t i = whole; i < width; i++) out[i] = i < count ? pair(x[i], next[i]) : 0;
+    for (; count >= NR; count -= NR, x += NR, out += jump)
+        for (int64_t i = 0; i < NR; i++) out[i] = pair(x[i], x[next + i]);
+    const int64_t whole = count / 8 * 8;
+    for (int64_t i = 0; i < whole; i++) out[i] = pair(x[i], x[next + i]);
+    for (int64_t i = whole; i < NR && count > 0; i++) out[i] = i < count ? pair(x[i], x[next + i]) : 0;
 }
 
-/* out[s * stride + i] for step s and i < width: `count` rows or columns from `first` on. */
-static void words_across(uint32_t *out, int64_t stride, const part *x, int64_t first, int64_t count, int64_t width)
+/* Step by step, `stride` words apart. */
+static void words_across(uint32_t *out, int64_t stride, int64_t jump, const part *x)
 {
-    const float *row = x->data + first;
+    const float *row = x->data;
     const int64_t each = x->pairs ? 2 : 1;
     for (int64_t p = 0; p < x->k; p += each, row += each * x->stride, out += stride) {
         const float *ahead = row + (p + AHEAD < x->k ? AHEAD * x->stride : 0);
-        for (int64_t i = 0; i < count; i += LINE) __builtin_prefetch(ahead + i);
+        for (int64_t i = 0; i < x->count; i += LINE) __builtin_prefetch(ahead + i);
         if (x->pairs && p + 1 < x->k)
-            words_of_places(out, row, row + x->stride, count, width);
+            words_of_places(out, jump, row, x->stride, x->count);
         else
-            words_of_place(out, row, count, width);
+            words_of_place(out, jump, row, x->count);
     }
 }
 
@@ -131,23 +137,22 @@ static void words_across(uint32_t *out, int64_t stride, const part *x, int64_t f
 static void pack_left(uint32_t *out, const part *x)
 {
     if (x->across) {
-        words_across(out, QZ_MICRO_ACROSS, x, 0, x->count, QZ_MICRO_ACROSS);
+        words_across(out, QZ_MICRO_ACROSS, NR, x);
         return;
     }
     const int64_t height = qz_ceil_div(x->count, MR) * MR, steps = steps_of(x);
-    for (int64_t i = 0; i < x->count; i++)
+    for (int64_t i = 0; i < x->count; i++) {
+        const float *ahead = x->data + qz_min(i + 4, x->count - 1) * x->stride;
+        for (int64_t p = 0; p < x->k; p += LINE) __builtin_prefetch(ahead + p);
         words_along(out + i * QZ_MICRO_ALONG, x->data + i * x->stride, x->k, x->pairs);
+    }
     for (int64_t i = x->count; i < height; i++) memset(out + i * QZ_MICRO_ALONG, 0, (size_t)steps * sizeof *out);
 }
 
-/* NR columns from `first` on, zeros where there are fewer; `room` is as large as the left block. */
+/* NR columns from `first` on of a factor whose columns are dense; `room` is as large as the left block. */
 static void pack_panel(uint32_t *out, int64_t stride, const part *x, int64_t first, uint32_t *room)
 {
     const int64_t count = qz_min(NR, x->count - first), steps = steps_of(x);
-    if (x->across) {
-        words_across(out, stride, x, first, count, NR);
-        return;
-    }
     for (int64_t j = 0; j < count; j++)
         words_along(room + j * QZ_MICRO_ALONG, x->data + (first + j) * x->stride, x->k, x->pairs);
     for (int64_t j = count; j < NR; j++) memset(room + j * QZ_MICRO_ALONG, 0, (size_t)steps * sizeof *out);
@@ -157,12 +162,12 @@ static void pack_panel(uint32_t *out, int64_t stride, const part *x, int64_t fir
 /* Panels one after another; for OpenBLAS side by side. */
 static void pack_right(blocks *to, const part *x, qz_gemm_path path)
 {
-    for (int64_t j = 0; j < x->count; j += NR) {
-        if (path == QZ_GEMM_BLAS)
-            pack_panel(to->b.word + j, COLS, x, j, to->a.word);
-        else
-            pack_panel(to->b.word + j * STEPS, NR, x, j, to->a.word);
+    const int64_t stride = path == QZ_GEMM_BLAS ? COLS : NR, jump = path == QZ_GEMM_BLAS ? NR : NR * STEPS;
+    if (x->across) {
+        words_across(to->b.word, stride, jump, x);
+        return;
     }
+    for (int64_t j = 0; j < x->count; j += NR) pack_panel(to->b.word + j / NR * jump, stride, x, j, to->a.word);
 }
 
 /* ---- products ---- */

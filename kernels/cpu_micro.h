@@ -13,7 +13,7 @@ enum { QZ_MICRO_ROWS = 14, QZ_MICRO_COLS = 32 };
 
 /* Strides of a block of the left factor, fixed so that they are part of the instructions: rows by steps with some
  * elements between them (a power of two would put all rows into few sets of the cache), or steps by rows. */
-enum { QZ_MICRO_STEPS = 256, QZ_MICRO_ALONG = QZ_MICRO_STEPS + 16, QZ_MICRO_ACROSS = 64 };
+enum { QZ_MICRO_STEPS = 192, QZ_MICRO_ALONG = QZ_MICRO_STEPS + 16, QZ_MICRO_ACROSS = 64 };
 
 /* c (QZ_MICRO_ROWS, QZ_MICRO_COLS) = a b (+ c when add) over `steps` words of 32 bits. b (steps, QZ_MICRO_COLS) is
  * dense; a[i * QZ_MICRO_ALONG + p] or, `across`, a[p * QZ_MICRO_ACROSS + i]. */

@@ -82,8 +82,8 @@ static void check_result(const problem *p, qz_gemm_path path)
 }
 
 /* Sides around those of the register tile and of the blocks. */
-static const int64_t shapes[][3] = {{1, 1, 1},    {13, 31, 5},    {14, 32, 256},  {15, 33, 257},
-                                    {57, 65, 40}, {61, 200, 601}, {113, 385, 19}, {1050, 34, 6}};
+static const int64_t shapes[][3] = {{1, 1, 1},      {13, 31, 5},    {14, 32, 256}, {15, 33, 257},  {57, 65, 40},
+                                    {61, 200, 601}, {113, 385, 19}, {1050, 34, 6}, {300, 290, 401}};
 enum { SHAPES = sizeof shapes / sizeof *shapes, KINDS = 8 };
 
 Test(gemm_bf16, every_path_and_orientation)
