@@ -24,12 +24,18 @@ static void become(const char *const *argv, const char *out, const char *err, te
     _exit(127);
 }
 
+static bool has_ended(pid_t pid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
 static void wait_and_stop(pid_t pid, const char *path)
 {
     struct timespec pause = {0, 2000000};
     struct stat s;
     for (int i = 0; i < 30000; i++) {
-        if (stat(path, &s) == 0) break;
+        if (stat(path, &s) == 0 || has_ended(pid)) break;
         nanosleep(&pause, NULL);
     }
     cr_assert(kill(pid, SIGINT) == 0);

@@ -24,7 +24,7 @@ static double evaluated(const char *folder)
 
 Test(train, a_quantized_model_is_what_qcal_reads)
 {
-    const char *out = test_path("w3");
+    const char *out = place("w3");
     check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out));
     cr_assert(strstr(process.out, "quantized, not trained") && strstr(process.out, "quantized and trained"), "%s",
               process.out);
@@ -37,8 +37,8 @@ Test(train, a_quantized_model_is_what_qcal_reads)
 
 Test(train, an_interrupted_run_goes_on_to_the_same_bytes)
 {
-    const char *whole = test_path("whole"), *out = test_path("stopped");
-    const char *state = below(out, "../stopped.partial/training/state-00000001.h5");
+    const char *whole = place("whole"), *out = place("stopped");
+    const char *state = qz_arena_printf(arena, "%s.partial/training/state-00000001.h5", out);
     const char *const settings[] = {FROM_ROUNDED, "train.steps=4", output(out), NULL};
     check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4", output(whole));
     qat_list("train", "recipes/qat-w3.json", (test_limits){.stop_on = state}, settings);
@@ -50,14 +50,14 @@ Test(train, an_interrupted_run_goes_on_to_the_same_bytes)
         check_refused(2, "train.steps", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=5", output(out),
                       "--resume");
         check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4", output(out), "--resume",
-                  "--threads=1");
+                  "--threads=2");
     }
     check_same_file(below(whole, "model.safetensors"), below(out, "model.safetensors"));
 }
 
 Test(train, an_adapter_merges_into_what_was_trained)
 {
-    const char *out = test_path("lora"), *merged = test_path("merged");
+    const char *out = place("lora"), *merged = place("merged");
     check_qat("train", "recipes/qlora.json", output(out), "train.learning_rate=0.01");
     cr_assert(qz_path_exists(below(out, "adapter_config.json")));
     cr_assert(qz_path_exists(below(out, "adapter_model.safetensors")));
@@ -73,14 +73,14 @@ Test(train, an_adapter_merges_into_what_was_trained)
 /* Unrounded in training: the sum is quantized by the recipe's solver, or written as it is. */
 Test(train, a_plain_adapter_merges_into_any_container)
 {
-    const char *out = test_path("beside");
+    const char *out = place("beside");
     const char *const merges[][3] = {{"weights.format=int8", "export.container=gptq", "quantized"},
                                      {"weights=null", "export.container=dense", "sum"}};
     check_qat("train", "recipes/qlora.json", output(out), "train.adapter.merge_aware=false",
               "train.learning_rate=0.01");
     const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
     for (int i = 0; i < 2; i++) {
-        const char *merged = test_path(merges[i][2]);
+        const char *merged = place(merges[i][2]);
         check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.adapter.merge_aware=false",
                   merges[i][0], merges[i][1]);
         const double adapted = exp(reported(merged, "merge", NULL, "adapted_loss"));
@@ -91,7 +91,7 @@ Test(train, a_plain_adapter_merges_into_any_container)
 
 Test(train, from_random_weights)
 {
-    const char *out = test_path("random");
+    const char *out = place("random");
     check_qat("train", "recipes/pretrain-demo.json", output(out));
     const double first = reported(out, "training", "start", "perplexity"), found = evaluated(out);
     cr_assert(first > 1000 && found > 100, "%g, then %g", first, found);
@@ -101,7 +101,7 @@ Test(train, from_random_weights)
 /* Plain weights keep no scales, so the start is in another container. */
 Test(train, trained_from_a_quantized_start_and_written_plain)
 {
-    const char *out = test_path("plain");
+    const char *out = place("plain");
     check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out), "export.container=dense", "train.steps=1");
     cr_assert(strstr(process.out, "quantized, not trained") != NULL, "%s", process.out);
     cr_assert_eq(reported(out, "result", "quantized", "perplexity"), evaluated(out));
@@ -110,7 +110,7 @@ Test(train, trained_from_a_quantized_start_and_written_plain)
 /* Choices are made on one text, and the table is of another. */
 Test(train, the_best_state_is_chosen_on_the_validation_text)
 {
-    const char *out = test_path("best");
+    const char *out = place("best");
     check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out), "train.learning_rate=0.02", "train.steps=4",
               "train.clip_norm=0", "train.keep_best=true", "train.patience=2", "train.evaluate_every=1",
               "train.validation={\"data\": \"demo/text/valid.txt\", \"windows\": 1, \"sequence_length\": 16}");
@@ -130,7 +130,7 @@ Test(train, the_plan_is_printed)
 
 Test(train, what_cannot_be_is_refused)
 {
-    const char *out = output(test_path("refused"));
+    const char *out = output(place("refused"));
     check_refused(2, "only an \"adapter\" can be merged", "merge", "recipes/qat-w3.json", FROM_ROUNDED, out);
     check_refused(1, "no/adapter", "merge", "recipes/qlora.json", "--adapter=no/adapter", out);
     check_refused(2, "train.init: demo/model is not quantized", "train", "recipes/qat-w3.json", FROM_ROUNDED,
@@ -155,12 +155,12 @@ Test(train, a_recipe_without_training_is_qcals)
 
 Test(train, an_adapter_of_another_recipe_is_refused)
 {
-    const char *out = test_path("other");
+    const char *out = place("other");
     check_qat("train", "recipes/qlora.json", output(out), "train.adapter.targets=[\"q_proj\"]");
-    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out), *merged = output(test_path("never"));
+    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out), *merged = output(place("never"));
     check_refused(2, "the recipe says 8: set train.adapter.rank", "merge", "recipes/qlora.json", adapter, merged,
                   "train.adapter.targets=[\"q_proj\"]", "train.adapter.rank=8");
     check_refused(2, "train.adapter.targets must name what has an adapter", "merge", "recipes/qlora.json", adapter,
                   merged);
-    cr_assert_not(qz_path_exists(test_path("never")));
+    cr_assert_not(qz_path_exists(place("never")));
 }

@@ -12,7 +12,7 @@ TestSuite(train_faults, .init = setup, .fini = teardown);
 
 static const char *copy(const char *name, const char *from)
 {
-    const char *path = test_path(name);
+    const char *path = place(name);
     check_ok(qz_file_copy(path, from));
     return path;
 }
@@ -35,7 +35,7 @@ static bool stopped(const char *out, const char *state, const char *steps, const
 /* The signal comes when training is over: while it exports, measures, or writes its report. */
 Test(train_faults, stopped_while_exporting)
 {
-    const char *whole = test_path("whole"), *out = test_path("export");
+    const char *whole = place("whole"), *out = place("export");
     check_qat("train", RECIPE, output(whole), DATA);
     if (!stopped(out, "state-00000002.h5", "train.steps=2", DATA)) return;
     cr_assert(strstr(process.err, "keeps the state after step 2") != NULL, "%s", process.err);
@@ -48,7 +48,7 @@ Test(train_faults, stopped_while_exporting)
 
 Test(train_faults, stopped_while_it_reads_the_text)
 {
-    const char *out = test_path("reading");
+    const char *out = place("reading");
     const char *const settings[] = {"train.steps=1000", output(out), NULL};
     qat_list("train", RECIPE, (test_limits){.stop_on = qz_arena_printf(arena, "%s.partial", out)}, settings);
     cr_assert(process.exit_code == 130, "exit code %d: %s", process.exit_code, process.err);
@@ -58,7 +58,7 @@ Test(train_faults, stopped_while_it_reads_the_text)
 /* The newest state lost its end: the one before is used, and said. */
 Test(train_faults, a_state_that_is_cut_off)
 {
-    const char *whole = test_path("whole"), *out = test_path("cut");
+    const char *whole = place("whole"), *out = place("cut");
     check_qat("train", RECIPE, output(whole), DATA, "train.steps=3");
     if (!stopped(out, "state-00000003.h5", "train.steps=3", DATA)) return;
     const char *state = qz_arena_printf(arena, "%s.partial/training/state-00000003.h5", out);
@@ -74,7 +74,7 @@ Test(train_faults, a_state_that_is_cut_off)
 
 Test(train_faults, a_text_that_changed)
 {
-    const char *out = test_path("changed"), *text = copy("text.txt", "demo/text/valid.txt");
+    const char *out = place("changed"), *text = copy("text.txt", "demo/text/valid.txt");
     const char *data = qz_arena_printf(arena, "train.data=%s", text);
     if (!stopped(out, "state-00000001.h5", "train.steps=1000", data)) return;
     FILE *file = fopen(text, "r+");
@@ -87,7 +87,7 @@ Test(train_faults, a_text_that_changed)
 
 Test(train_faults, a_validation_text_that_changed)
 {
-    const char *out = test_path("judged"), *text = copy("judge.txt", "demo/text/valid.txt");
+    const char *out = place("judged"), *text = copy("judge.txt", "demo/text/valid.txt");
     const char *judge = qz_arena_printf(arena,
                                         "train.validation={\"data\": \"%s\", \"windows\": 1, "
                                         "\"sequence_length\": 16}",
@@ -106,7 +106,7 @@ Test(train_faults, a_validation_text_that_changed)
 /* 6 MB hold the text and what is evaluated, and no state of the whole model. */
 Test(train_faults, a_disk_that_is_full)
 {
-    const char *out = test_path("full");
+    const char *out = place("full");
     const char *const settings[] = {DATA, output(out), NULL};
     qat_list("train", "recipes/pretrain-demo.json", (test_limits){.file_size = 6000000}, settings);
     cr_assert(process.exit_code == 1, "exit code %d: %s", process.exit_code, process.err);
@@ -117,24 +117,24 @@ Test(train_faults, a_disk_that_is_full)
 
 Test(train_faults, what_does_not_fit_the_model_is_refused)
 {
-    const char *out = output(test_path("refused"));
+    const char *out = output(place("refused"));
     check_refused(2, "q_proj: rank 4000 is larger than the matrix (256, 256)", "train", RECIPE, out, DATA,
                   "train.adapter.rank=4000");
     check_refused(2, "train.adapter.targets: none of them matches a linear of the model", "train", RECIPE, out, DATA,
                   "train.adapter.targets=[\"no_proj\"]");
     check_refused(2, "train.loss.teacher: tests/golden/models/llama has a vocabulary of", "train", RECIPE, out, DATA,
                   "train.loss={\"divergence\": 1, \"teacher\": \"tests/golden/models/llama\"}");
-    cr_assert_not(qz_path_exists(test_path("refused")));
+    cr_assert_not(qz_path_exists(place("refused")));
 }
 
 Test(train_faults, a_text_shorter_than_a_batch)
 {
-    const char *out = output(test_path("refused")), *text = test_path("short.txt");
+    const char *out = output(place("refused")), *text = place("short.txt");
     test_write_file(text, "A few words, and no more of them than fill a window or two of this length.", 74);
     const char *data = qz_arena_printf(arena, "train.data=%s", text);
     check_refused(1, "a batch takes 16", "train", RECIPE, out, data, "train.batch=16");
     check_refused(1, "less than one window", "train", RECIPE, out, data, "train.sequence_length=512");
-    cr_assert_not(qz_path_exists(test_path("refused")));
+    cr_assert_not(qz_path_exists(place("refused")));
 }
 
 Test(train_faults, the_plan_for_programs)
