@@ -126,6 +126,15 @@ Test(train, from_random_weights)
     cr_assert_eq(reported(out, "result", "quantized", "perplexity"), found);
 }
 
+/* Plain weights keep no scales, so the start is in another container. */
+Test(train, trained_from_a_quantized_start_and_written_plain)
+{
+    const char *out = test_path("plain");
+    check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, output(out), "export.container=dense", "train.steps=1");
+    cr_assert(strstr(process.out, "quantized, not trained") != NULL, "%s", process.out);
+    cr_assert_eq(reported(out, "result", "quantized", "perplexity"), evaluated(out));
+}
+
 /* Choices are made on one text, and the table is of another. */
 Test(train, the_best_state_is_chosen_on_the_validation_text)
 {
