@@ -4,7 +4,7 @@
 
 QCAL = build/release/bin/qcal
 
-.PHONY: help setup build demo test golden check format schema bench peer interop asan tsan clang fuzz coverage clean
+.PHONY: help setup build demo test golden check format schema bench peer interop peft asan tsan clang fuzz coverage clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
@@ -45,6 +45,9 @@ peer: setup ## the same job by llm-compressor, side by side (developers; needs Q
 
 interop: build ## load what every recipe writes in vLLM and transformers (developers; needs QZ_SHARED)
 	@tests/interop/run.sh
+
+peft: build ## adapters in peft, and peft's here (developers; needs the environment hf of QZ_SHARED/interop)
+	@tests/interop/adapter.sh
 
 asan: setup ## every test under ASan and UBSan
 	@scripts/test.sh asan

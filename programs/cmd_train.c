@@ -61,6 +61,35 @@ static qz_status judge_beginning(qz_run *r)
 /* The checkpoint of train.init "ptq" in OUTPUT.partial, while training lasts. */
 static const char start_folder[] = "start";
 
+/* Plain weights would not keep the scales to start from: then the first container that can hold them is taken. */
+static qz_status start_output(qz_job_output *out, qz_recipe *recipe, const qz_run *r)
+{
+    const qz_plugins *all = qz_containers();
+    const int dense = qz_plugins_find(all, "dense");
+    *out = r->job.output[0];
+    if (out->recipe->output_as.container.index != dense) return QZ_OK;
+    *recipe = *out->recipe;
+    out->recipe = recipe;
+    for (int i = 0; i < (int)all->count; i++) {
+        if (i == dense) continue;
+        recipe->output_as.container = (qz_choice){.name = all->rows[i]->name, .index = i};
+        if (qz_calib_export_plan(&out->plan, recipe, r->job.session.model, r->cli->arena) == QZ_OK) return QZ_OK;
+    }
+    return QZ_FAIL(QZ_ARG, "train.init: no container can hold what \"ptq\" would start from: leave it out");
+}
+
+static qz_status make_start(qz_run *r, const char *folder)
+{
+    qz_recipe recipe;
+    qz_job_output start;
+    const qz_job_output wanted = r->job.output[0];
+    QZ_TRY(start_output(&start, &recipe, r));
+    r->job.output[0] = start;
+    const qz_status status = qz_run_calibrate(r, r->job.session.model, &folder, false);
+    r->job.output[0] = wanted;
+    return status;
+}
+
 /* Quantizes into OUTPUT.partial/start, unless the run that is resumed did; then the model is opened from there. */
 static qz_status quantize(qz_run *r)
 {
@@ -71,7 +100,7 @@ static qz_status quantize(qz_run *r)
     if (!qz_path_exists(folder)) {
         if (qz_path_exists(unfinished)) QZ_TRY(qz_folder_remove(unfinished));
         QZ_TRY(qz_folder_make(unfinished));
-        QZ_TRY(qz_run_calibrate(r, r->job.session.model, &unfinished, false));
+        QZ_TRY(make_start(r, unfinished));
         QZ_TRY(qz_path_rename(unfinished, folder));
     }
     return qz_session_open_weights(&r->job.start, folder, r->job.recipe->backend, r->job.output[0].pass_through, arena);

@@ -2,6 +2,7 @@
 # Does peft read what `qat train` writes, and the other way round? Short trainings of the demo model: on the weights as they
 # are stored, of some linears only, on a folder that bitsandbytes wrote, and on an NF4 base of ours; then logits of base
 # and adapter, ours against peft's; then the adapter as peft writes it again, whose logits must be the same bit for bit.
+# The first is loaded in vLLM as well, where its environment is there.
 # For developers: needs the Python environment hf of $QZ_SHARED/interop/setup.sh (several GB).
 set -eu
 cd "$(dirname "$0")/../.."
@@ -35,6 +36,13 @@ check() { # name, model, limit, flags of adapter.py, further members of the adap
 "$python" tests/interop/adapter.py base demo/model "$work/nf4-model" 2>"$work/err" || { cat "$work/err" >&2; exit 1; }
 cp demo/model/tokenizer*.json "$work/nf4-model"
 check stored demo/model 1e-5 "" ""
+if [ -x "$home/vllm/bin/python" ]; then
+    "$home/vllm/bin/python" tests/interop/adapter_vllm.py demo/model "$work/stored" "$work/stored.f32" \
+        >"$work/log" 2>"$work/err" || { tail -n 5 "$work/err" >&2; echo "FAILED: stored, in vLLM" >&2; bad=1; }
+    grep '"vllm"' "$work/log" || true
+else
+    echo "no environment $home/vllm: the adapter was not loaded in vLLM" >&2
+fi
 check partial demo/model 1e-5 "" ', "targets": ["q_proj", "model.layers.0.mlp.up_proj"]'
 check bitsandbytes "$work/nf4-model" 1e-5 "" ""
 # Our codes of scales are the nearest, bitsandbytes' are one beside it for a few of a thousand blocks.

@@ -41,7 +41,7 @@ trained() { # name
     grep -v '^#' tests/interop/trained.txt | tr -s ' ' | sed 's/ *| */|/g' | grep "^$1|"
 }
 # Trains, and merges where it is an adapter that was trained.
-run_trained() { # name, recipe, settings
+run_trained() ( # name, recipe, settings; in a shell of its own, with names of its own
     name=$1 recipe=recipes/$2.json settings=$3
     set -- --overwrite --quiet --set train.steps="$steps" --set evaluate.windows="$windows" --set evaluate.accept=null \
         --set train.validation=null --set train.evaluate_every=0
@@ -52,7 +52,7 @@ run_trained() { # name, recipe, settings
     else
         "$qat" train "$recipe" --output "$out/$name" "$@"
     fi
-}
+)
 make_folders() { # name of a row
     if row=$(trained "$1"); then
         mkdir -p "$out/adapters"
