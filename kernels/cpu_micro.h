@@ -27,7 +27,8 @@ qz_micro qz_micro_pairs;
 bool qz_micro_has_single(void);
 bool qz_micro_has_pairs(void);
 /* Are the pairs the faster ones? Measured on Intel's family 6, model 207 (Emerald Rapids): one VDPBF16PS of 32 products
- * in the time of four fused multiply-adds of 16, half their rate; AMD since Zen 4: twice their rate. */
+ * takes the time of four fused multiply-adds of 16, half their rate. AMD since Zen 4: expected to take the time of one,
+ * twice their rate, but not measured here. */
 bool qz_micro_likes_pairs(void);
 
 #endif

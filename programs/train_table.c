@@ -51,8 +51,7 @@ static void add_measured(qz_table *t, const qz_run_result *r, const char *what, 
 
 static const char *name_of_start(const qz_recipe *recipe)
 {
-    const qz_recipe_adapter *a = &recipe->train.adapter;
-    if (a->wanted && !a->from && !a->loftq) return "base, as it is in memory";
+    if (recipe->train.adapter.wanted) return "base, as it is in memory";
     if (qz_recipe_starts_from_ptq(recipe)) return "quantized, not trained";
     return recipe->train.init ? recipe->train.init : "before the first step";
 }

@@ -70,8 +70,6 @@ static qz_status check_built(const qz_recipe_train *how)
     if (how->adapter.wanted && how->quantizer.freeze > 0)
         return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: codes of merged weights are not followed from step to "
                                        "step, so none can be frozen; leave it out");
-    if (how->adapter.wanted && how->adapter.loftq)
-        return QZ_FAIL(QZ_UNSUPPORTED, "train.adapter.start: \"loftq\" is not built yet; set \"zeros\"");
     return QZ_OK;
 }
 

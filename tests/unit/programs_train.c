@@ -89,6 +89,34 @@ Test(train, a_plain_adapter_merges_into_any_container)
     }
 }
 
+/* The base that merging finds is the one that LoftQ left in training, and not the rounded weight. */
+Test(train, loftq_finds_its_base_again)
+{
+    const char *out = test_path("loftq"), *sum = test_path("loftq-sum");
+    const char *const start = "train.adapter.start=loftq", *const turns = "train.adapter.loftq_iterations=3";
+    check_qat("train", "recipes/qlora.json", output(out), "train.adapter.merge_aware=false", start, turns);
+    const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+    check_qat("merge", "recipes/qlora.json", adapter, output(sum), "train.adapter.merge_aware=false", start, turns,
+              "weights=null", "export.container=dense");
+    const double trained = reported(out, "result", "quantized", "perplexity");
+    cr_assert(fabs(exp(reported(sum, "merge", NULL, "adapted_loss")) / trained - 1) < 1e-9);
+    cr_assert(fabs(evaluated(sum) / trained - 1) < 2e-3, "%g, trained %g", evaluated(sum), trained); /* bf16 */
+}
+
+/* With a rate of next to nothing, what is written is what it went on from. */
+Test(train, an_adapter_is_gone_on_from)
+{
+    const char *first = test_path("first"), *second = test_path("second");
+    const char *from = qz_arena_printf(arena, "train.adapter.from=%s", first);
+    check_qat("train", "recipes/qlora.json", output(first), "train.learning_rate=0.01");
+    check_qat("train", "recipes/qlora.json", output(second), from, "train.learning_rate=1e-9");
+    const double before = reported(first, "result", "quantized", "perplexity"),
+                 after = reported(second, "result", "quantized", "perplexity");
+    cr_assert(fabs(after / before - 1) < 1e-5, "%.9g, before %.9g", after, before);
+    check_refused(2, "train.adapter.from: ", "train", "recipes/qlora.json", output(test_path("third")), from,
+                  "train.adapter.rank=8");
+}
+
 Test(train, from_random_weights)
 {
     const char *out = place("random");
