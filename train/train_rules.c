@@ -60,8 +60,6 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
 /* What a recipe can say and training cannot do yet: never passed over in silence. */
 static qz_status check_built(const qz_recipe_train *how)
 {
-    if (how->compute != QZ_F32)
-        return QZ_FAIL(QZ_UNSUPPORTED, "train.compute: \"bf16\" is not built yet; leave it out");
     if (how->adapter.wanted && how->quantizer.scales == QZ_TRAIN_LEARNED)
         return QZ_FAIL(
             QZ_UNSUPPORTED,
