@@ -37,7 +37,7 @@ format: ## let clang-format rewrite the sources
 schema: build ## write recipes/recipe.schema.json and the table in docs/recipes.md
 	@scripts/check_schema.sh --fix
 
-bench: setup ## speed, memory and quality of calibration, beside the machine's limits
+bench: setup ## speed and memory of calibration and training, quality of calibration, beside the machine's limits and PyTorch
 	@bench/run.sh
 
 peer: setup ## the same job by llm-compressor, side by side (developers; needs QZ_SHARED)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # `make bench`: calibration, AWQ and export of a Llama-shaped model (4 layers, hidden 2048, ffn 8192) with 128 samples of
-# 512 tokens, then the whole of `qcal run` on the demo model. Figures come from the runs' own report.json.
+# 512 tokens, then the whole of `qcal run` on the demo model, then training steps (bench/train_peer.sh). Figures of runs
+# come from their own report.json.
 # The model (750 MB) is kept in $QZ_BENCH (default $TMPDIR/quartz-bench) for the next time.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,3 +22,7 @@ echo
 echo "== the demo model, all of recipes/awq-llama.json"
 $bin/qcal run recipes/awq-llama.json --output "$folder/demo" --overwrite --quiet >/dev/null
 $bin/bench_report "$folder/demo"
+
+echo
+echo "== training steps, batches of 8 x 512 tokens"
+ROUNDS=${ROUNDS:-1} bench/train_peer.sh
