@@ -22,10 +22,12 @@ static qz_status walk_step(walk *w, const qz_train_args *args, const qz_train_ru
 {
     const qz_recipe_train *how = &args->recipe->train;
     const qz_step_batch batch = {.sequences = how->batch, .length = how->sequence_length};
+    const qz_step_batch judged = {.sequences = how->micro_batch, .length = how->validation.sequence_length};
     qz_step_loss loss;
     QZ_TRY(qz_student_new(&w->student, args->model, &rules->student));
     if (args->teacher) QZ_TRY(qz_guide_new(&w->guide, args->teacher, true));
     QZ_TRY(qz_stepper_new(&w->stepper, w->student, w->guide, &rules->step, true));
+    if (how->validation.wanted) QZ_TRY(qz_stepper_judge(w->stepper, &judged, &loss)); /* first, as in the run */
     return qz_stepper_run(w->stepper, &batch, 0, &loss);
 }
 
