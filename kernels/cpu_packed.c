@@ -15,25 +15,13 @@ typedef struct tables {
     float map[BYTES];
 } tables;
 
-static float value_of(int code, qz_format format)
-{
-    switch (qz_format_of(format)->kind) {
-    case QZ_KIND_INTEGER:
-        return (float)code;
-    case QZ_KIND_CODEBOOK:
-        return qz_codebook_value(code, format);
-    default:
-        return qz_float_decode((uint8_t)code, 1, format);
-    }
-}
-
 static void fill_tables(tables *t, const qz_scheme *s)
 {
     const int bits = qz_packed_bits(s->format);
     t->each = 8 / bits;
     for (int i = 0; i < BYTES * t->each; i++) {
         const int code = i / t->each >> (i % t->each * bits) & ((1 << bits) - 1);
-        t->value[i] = value_of(code, s->format);
+        t->value[i] = qz_code_value(code, s->format);
     }
     for (int i = 0; s->double_quant && i < BYTES; i++) t->map[i] = qz_dynamic_decode(i);
 }

@@ -74,6 +74,19 @@ static inline void qz_piece_encode(uint8_t *codes, const float *w, int64_t count
     }
 }
 
+/* What a code counts before the scale: for integers without their zero. */
+static inline float qz_code_value(int code, qz_format format)
+{
+    switch (qz_format_of(format)->kind) {
+    case QZ_KIND_INTEGER:
+        return (float)code;
+    case QZ_KIND_CODEBOOK:
+        return qz_codebook_value(code, format);
+    default:
+        return qz_float_decode((uint8_t)code, 1, format);
+    }
+}
+
 /* The values of codes. */
 static inline void qz_piece_decode(float *out, const uint8_t *codes, int64_t count, const qz_qtensor *q, int64_t piece)
 {

@@ -25,18 +25,6 @@ enum { CHUNK = 256 };
 
 /* ---- codes in order ---- */
 
-static float value_of(int code, qz_format format)
-{
-    switch (qz_format_of(format)->kind) {
-    case QZ_KIND_INTEGER:
-        return (float)code;
-    case QZ_KIND_CODEBOOK:
-        return qz_codebook_value(code, format);
-    default:
-        return qz_float_decode((uint8_t)code, 1, format);
-    }
-}
-
 /* Codes of one value (-0 and 0) share a place; NaN, which no weight becomes, has none. */
 static void order_codes(qz_code_order *o, const qz_scheme *scheme)
 {
@@ -45,7 +33,7 @@ static void order_codes(qz_code_order *o, const qz_scheme *scheme)
     int sorted[256], count = 0;
     *o = (qz_code_order){0};
     for (int c = scheme->narrow ? 1 : 0; c < codes; c++) {
-        const float v = value_of(c, scheme->format);
+        const float v = qz_code_value(c, scheme->format);
         int at = count;
         if (isnan(v)) continue;
         for (; at > 0 && value[at - 1] > v; at--) {
