@@ -121,11 +121,16 @@ int64_t qz_scheme_run(int64_t *piece, const qz_scheme *s, int64_t cols, int64_t 
     return end < cols ? end : cols;
 }
 
+bool qz_scheme_has_zeros(const qz_scheme *s)
+{
+    return qz_format_of(s->format)->kind == QZ_KIND_INTEGER && !s->symmetric;
+}
+
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k)
 {
     const qz_format_info *f = qz_format_of(s->format);
     if (f->kind == QZ_KIND_PLAIN) return f->bits;
-    const int zero = f->kind == QZ_KIND_INTEGER && !s->symmetric ? f->bits : 0;
+    const int zero = qz_scheme_has_zeros(s) ? f->bits : 0;
     const double scales = (double)qz_scheme_pieces(s, n, k), numbers = (double)n * (double)k;
     if (s->double_quant) { /* codes of 8 bits, a second scale for each 256, the offset */
         const double second = (double)pieces((int64_t)scales, QZ_DOUBLE_BLOCK) + 1;

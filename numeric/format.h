@@ -112,6 +112,8 @@ int64_t qz_scheme_pieces(const qz_scheme *s, int64_t n, int64_t k);
 /* The piece of element (row, col) of a matrix with `cols` columns, and the column behind the last one of this row that
  * lies in it too: for (col = 0; col < cols; col = end) end = qz_scheme_run(&piece, s, cols, row, col). */
 int64_t qz_scheme_run(int64_t *piece, const qz_scheme *s, int64_t cols, int64_t row, int64_t col);
+/* Do its pieces have zeros of their own? Those of the other schemes follow from the format. */
+bool qz_scheme_has_zeros(const qz_scheme *s);
 /* Bits that one weight costs on average, scales and zeros included. */
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k);
 /* "int4 group 128 asymmetric", into `out`. */

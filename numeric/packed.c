@@ -25,11 +25,10 @@ static uint64_t second_count(uint64_t pieces)
 
 uint64_t qz_packed_bytes(const qz_scheme *scheme, int64_t n, int64_t k)
 {
-    const qz_format_info *f = qz_format_of(scheme->format);
     const uint64_t pieces = (uint64_t)qz_scheme_pieces(scheme, n, k);
     const uint64_t codes = (uint64_t)(n * qz_packed_row_bytes(scheme->format, k));
     if (scheme->double_quant) return codes + pieces + second_count(pieces) * sizeof(float);
-    return codes + pieces * (sizeof(float) + (f->kind == QZ_KIND_INTEGER && !scheme->symmetric));
+    return codes + pieces * (sizeof(float) + qz_scheme_has_zeros(scheme));
 }
 
 static void pack_row(uint8_t *out, const uint8_t *codes, int64_t count, int bits)

@@ -5,11 +5,6 @@
 
 #include "numeric/piece.h"
 
-static bool has_zeros(const qz_scheme *s)
-{
-    return qz_format_of(s->format)->kind == QZ_KIND_INTEGER && !s->symmetric;
-}
-
 static qz_status alloc_second(qz_qtensor *q, size_t pieces, qz_arena *arena)
 {
     q->scale_codes = qz_arena_array(arena, uint8_t, pieces);
@@ -28,7 +23,7 @@ qz_status qz_qtensor_alloc(qz_qtensor *out, const qz_scheme *scheme, int64_t n, 
     out->scales = qz_arena_array(arena, float, pieces);
     if (!out->codes || !out->scales) return qz_arena_failed(arena);
     if (scheme->double_quant) QZ_TRY(alloc_second(out, pieces, arena));
-    if (!has_zeros(scheme)) return QZ_OK;
+    if (!qz_scheme_has_zeros(scheme)) return QZ_OK;
     out->zeros = qz_arena_array(arena, uint8_t, pieces);
     return out->zeros ? QZ_OK : qz_arena_failed(arena);
 }

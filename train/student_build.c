@@ -200,18 +200,12 @@ static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear
 
 /* ---- grids ---- */
 
-/* Whether its pieces have zeros of their own; known without data. */
-static bool has_zeros(const qz_scheme *s)
-{
-    return qz_format_of(s->format)->kind == QZ_KIND_INTEGER && !s->symmetric;
-}
-
 qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n, int64_t k)
 {
     const int64_t pieces = qz_scheme_pieces(scheme, n, k);
     *q = (qz_qtensor){.scheme = *scheme, .rows = n, .cols = k, .scales = numbers(s, pieces)};
     QZ_TRY(failed(s, q->scales));
-    if (!has_zeros(scheme) || s->rule.dry) return QZ_OK;
+    if (!qz_scheme_has_zeros(scheme) || s->rule.dry) return QZ_OK;
     q->zeros = qz_arena_alloc(s->arena, (size_t)pieces);
     return q->zeros ? QZ_OK : qz_arena_failed(s->arena);
 }
@@ -278,7 +272,7 @@ static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch
     QZ_TRY(qz_student_grid_alloc(s, &l->q, &l->planned->scheme, l->n, l->k));
     if (l->base) return QZ_OK; /* fitted to W + B A whenever it is made */
     if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", &l->scale));
-    if (r->learn_offsets && has_zeros(&l->q.scheme)) QZ_TRY(add_learned(s, l, "offset", &l->offset));
+    if (r->learn_offsets && qz_scheme_has_zeros(&l->q.scheme)) QZ_TRY(add_learned(s, l, "offset", &l->offset));
     if (s->rule.dry) return QZ_OK;
     QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
                               : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));

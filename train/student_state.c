@@ -21,8 +21,7 @@ static qz_status add_grid(qz_student *s, const qz_student_linear *l)
     const int64_t pieces = l->rounded ? qz_scheme_pieces(&l->q.scheme, l->n, l->k) : 0;
     if (!l->rounded || l->base || s->rule.rounding.fit) return QZ_OK;
     if (!l->scale) QZ_TRY(add(s, "rounding/scales", l->module, qz_tensor_1d(l->q.scales, QZ_F32, pieces)));
-    const bool zeros = qz_format_of(l->q.scheme.format)->kind == QZ_KIND_INTEGER && !l->q.scheme.symmetric;
-    if (!zeros || l->offset) return QZ_OK;
+    if (!qz_scheme_has_zeros(&l->q.scheme) || l->offset) return QZ_OK;
     return add(s, "rounding/zeros", l->module, qz_tensor_1d(l->q.zeros, QZ_U8, pieces));
 }
 
