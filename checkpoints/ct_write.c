@@ -1,7 +1,6 @@
 /* qz_qtensor -> the weights of compressed-tensors checkpoints. Nothing is rounded: codes change their place and sign,
  * scales must be numbers of their stored type. */
 #include "checkpoints/ct_tensors.h"
-#include "checkpoints/plan_check.h"
 #include "checkpoints/tensor_parts.h"
 
 static int bits_of(const qz_scheme *s)

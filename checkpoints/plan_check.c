@@ -67,21 +67,6 @@ void qz_reasons_group(qz_reasons *r, const qz_export_linear *l, const int64_t *u
                        (long long)group, r->container, text);
 }
 
-bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b)
-{
-    return a->format == b->format && a->piece_rows == b->piece_rows && a->piece_cols == b->piece_cols &&
-           a->symmetric == b->symmetric && a->scale_type == b->scale_type && a->least_zero == b->least_zero &&
-           a->narrow == b->narrow && a->flat == b->flat && a->double_quant == b->double_quant;
-}
-
-bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b)
-{
-    if (a->mode != b->mode) return false;
-    return a->mode == QZ_ACT_NONE ||
-           (a->format == b->format && a->group == b->group &&
-            (qz_format_of(a->format)->kind != QZ_KIND_INTEGER || a->symmetric == b->symmetric));
-}
-
 static const qz_export_linear *first_of_set(const qz_export_plan *plan, const qz_export_linear *l)
 {
     const qz_export_linear *o = plan->linear;

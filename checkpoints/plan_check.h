@@ -33,8 +33,6 @@ void qz_reasons_embedding(qz_reasons *r, const qz_export_linear *l);
 void qz_reasons_weights_only(qz_reasons *r, const qz_export_plan *plan);
 
 const qz_export_linear *qz_export_first_quantized(const qz_export_plan *plan); /* NULL: none */
-bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b);
-bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b); /* the divisor apart */
 /* The group as configs say it: -1 when it is the whole row and not one of 32, 64 and 128, which readers know. */
 int64_t qz_export_group(const qz_export_linear *l);
 /* No earlier linear of the plan is served under the same fused name. */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "checkpoints/plan_check.h"
 #include "numeric/minifloat.h"
 
 enum { NAME = 1024 };

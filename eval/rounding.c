@@ -69,10 +69,7 @@ qz_tap qz_eval_rounding_tap(const qz_eval_rounding *r)
 static bool same_rounding(const qz_eval_input_rounding *a, const qz_eval_input_rounding *b)
 {
     const qz_act_scheme *s = &a->scheme, *t = &b->scheme;
-    if (s->mode != t->mode) return false;
-    if (s->mode == QZ_ACT_NONE) return true;
-    if (s->format != t->format || s->symmetric != t->symmetric || s->divisor != t->divisor) return false;
-    if (s->mode == QZ_ACT_GROUP) return s->group == t->group;
+    if (!qz_act_scheme_same(s, t) || s->divisor != t->divisor) return false;
     return s->mode != QZ_ACT_TENSOR || (a->values.scale == b->values.scale && a->values.zero == b->values.zero);
 }
 

@@ -126,6 +126,26 @@ bool qz_scheme_has_zeros(const qz_scheme *s)
     return qz_format_of(s->format)->kind == QZ_KIND_INTEGER && !s->symmetric;
 }
 
+bool qz_scheme_alike(const qz_scheme *a, const qz_scheme *b)
+{
+    return a->format == b->format && a->piece_rows == b->piece_rows && a->piece_cols == b->piece_cols &&
+           a->symmetric == b->symmetric && a->flat == b->flat;
+}
+
+bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b)
+{
+    return qz_scheme_alike(a, b) && a->scale_type == b->scale_type && a->least_zero == b->least_zero &&
+           a->narrow == b->narrow && a->double_quant == b->double_quant;
+}
+
+bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b)
+{
+    if (a->mode != b->mode) return false;
+    return a->mode == QZ_ACT_NONE ||
+           (a->format == b->format && a->group == b->group &&
+            (qz_format_of(a->format)->kind != QZ_KIND_INTEGER || a->symmetric == b->symmetric));
+}
+
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k)
 {
     const qz_format_info *f = qz_format_of(s->format);

@@ -114,6 +114,11 @@ int64_t qz_scheme_pieces(const qz_scheme *s, int64_t n, int64_t k);
 int64_t qz_scheme_run(int64_t *piece, const qz_scheme *s, int64_t cols, int64_t row, int64_t col);
 /* Do its pieces have zeros of their own? Those of the other schemes follow from the format. */
 bool qz_scheme_has_zeros(const qz_scheme *s);
+/* The same format, zeros and pieces: scales and zeros of the one fit the other, in whatever type they are stored. */
+bool qz_scheme_alike(const qz_scheme *a, const qz_scheme *b);
+/* The rest as well, but for the zero rule. */
+bool qz_scheme_same(const qz_scheme *a, const qz_scheme *b);
+bool qz_act_scheme_same(const qz_act_scheme *a, const qz_act_scheme *b); /* the divisor apart */
 /* Bits that one weight costs on average, scales and zeros included. */
 double qz_scheme_bits_per_weight(const qz_scheme *s, int64_t n, int64_t k);
 /* "int4 group 128 asymmetric", into `out`. */

@@ -210,12 +210,6 @@ qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *s
     return q->zeros ? QZ_OK : qz_arena_failed(s->arena);
 }
 
-static bool same_scheme(const qz_scheme *a, const qz_scheme *b)
-{
-    return a->format == b->format && a->piece_rows == b->piece_rows && a->piece_cols == b->piece_cols &&
-           a->symmetric == b->symmetric && a->flat == b->flat;
-}
-
 /* Scales and zeros that the folder stores. */
 static qz_status take_stored_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
 {
@@ -224,7 +218,7 @@ static qz_status take_stored_grid(qz_student *s, qz_student_linear *l, qz_arena 
     if (!qz_ckpt_is_quantized(qz_model_ckpt(s->m), l->module))
         return QZ_FAIL(QZ_ARG, "%s: stored plain, so there are no scales to start from", l->module);
     QZ_TRY(qz_ckpt_read_qtensor(qz_model_ckpt(s->m), l->module, l->n, l->k, &stored, scratch));
-    if (!same_scheme(&stored.scheme, &l->q.scheme))
+    if (!qz_scheme_alike(&stored.scheme, &l->q.scheme))
         return QZ_FAIL(QZ_ARG, "%s: stored in another scheme than the recipe's `weights`", l->module);
     if (stored.permutation)
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: has a permutation (g_idx), which is not trained with", l->module);

@@ -168,8 +168,7 @@ void qz_student_points_end(qz_student *s)
 
 static bool same_scheme(const qz_act_scheme *a, const qz_act_scheme *b)
 {
-    return a->mode == b->mode && (a->mode == QZ_ACT_NONE || (a->format == b->format && a->symmetric == b->symmetric &&
-                                                             a->group == b->group && a->divisor == b->divisor));
+    return qz_act_scheme_same(a, b) && (a->mode == QZ_ACT_NONE || a->divisor == b->divisor);
 }
 
 static qz_act_scheme scheme_of(const qz_student_linear *l)

@@ -41,6 +41,35 @@ Test(format, pieces)
     cr_assert(qz_scheme_scale_rows(&tensor, 300) == 1 && qz_scheme_scale_cols(&tensor, 300) == 1);
 }
 
+Test(format, same_schemes)
+{
+    const qz_scheme a = {.format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 128, .scale_type = QZ_F16};
+    qz_scheme b = a;
+    b.zero_rule = QZ_ROUND_SUM;
+    cr_assert(qz_scheme_same(&a, &b));
+    b.scale_type = QZ_BF16;
+    cr_assert(qz_scheme_alike(&a, &b) && !qz_scheme_same(&a, &b));
+    b.piece_cols = 64;
+    cr_assert(!qz_scheme_alike(&a, &b));
+}
+
+Test(format, same_schemes_of_inputs)
+{
+    const qz_act_scheme none = {.mode = QZ_ACT_NONE}, token = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8};
+    qz_act_scheme other = token;
+    other.divisor = 127;
+    cr_assert(qz_act_scheme_same(&token, &other) && !qz_act_scheme_same(&token, &none));
+    other.symmetric = true;
+    cr_assert(!qz_act_scheme_same(&token, &other));
+    qz_act_scheme fp8 = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_FP8_E4M3};
+    other = fp8;
+    other.symmetric = true; /* says nothing of a float */
+    cr_assert(qz_act_scheme_same(&fp8, &other));
+    other.mode = fp8.mode = QZ_ACT_NONE;
+    other.format = QZ_FORMAT_INT8;
+    cr_assert(qz_act_scheme_same(&fp8, &other));
+}
+
 Test(format, bits_per_weight)
 {
     const qz_scheme awq = {.format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 128, .scale_type = QZ_F16};
