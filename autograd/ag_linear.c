@@ -67,25 +67,14 @@ static qz_status room_new(qz_tape *t, qz_buffer **buffer, qz_tensor *room, const
     return QZ_OK;
 }
 
-/* y = the bias in every row, or that added to the residual that is there. */
-static void start_bias(qz_tape *t, qz_var *y, const qz_var *bias, bool accumulate)
-{
-    const int64_t rows = y->value.shape[0], cols = y->value.shape[1];
-    if (t->dry || !bias) return;
-    const float *b = qz_f32(&bias->value);
-    for (int64_t i = 0; i < rows; i++) {
-        float *row = qz_f32(&y->value) + i * cols;
-        for (int64_t n = 0; n < cols; n++) row[n] = accumulate ? row[n] + b[n] : b[n];
-    }
-}
-
-static qz_status apply_packed(qz_tape *t, qz_var *y, qz_var *x, const qz_packed *w, bool accumulate)
+static qz_status apply_packed(qz_tape *t, qz_var *y, qz_var *x, const qz_packed *w, const qz_tensor *bias,
+                              bool accumulate)
 {
     qz_buffer *buffer;
     qz_tensor room;
     QZ_TRY(room_new(t, &buffer, &room, w));
     qz_status status = QZ_OK;
-    if (!t->dry) status = qz_op_linear_packed(t->backend, &y->value, &x->value, w, accumulate, &room);
+    if (!t->dry) status = qz_op_linear_packed(t->backend, &y->value, &x->value, w, bias, accumulate, &room);
     qz_pool_put(t->pool, buffer);
     return status;
 }
@@ -118,8 +107,7 @@ qz_status qz_ag_linear_packed(qz_var **y, qz_tape *t, qz_var *x, const qz_packed
     qz_node_spec spec = {.rule = &qz_rule_linear_packed, .in = {x, bias, residual}, .with = &w, .size = sizeof w};
     QZ_TRY(qz_var_2d(y, t, x->value.shape[0], w->q.rows));
     QZ_TRY(start_sum(t, *y, residual));
-    start_bias(t, *y, bias, residual != NULL);
-    QZ_TRY(apply_packed(t, *y, x, w, residual || bias));
+    QZ_TRY(apply_packed(t, *y, x, w, bias ? &bias->value : NULL, residual != NULL));
     spec.out = *y;
     return qz_node_add(t, &spec, NULL);
 }

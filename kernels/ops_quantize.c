@@ -108,13 +108,14 @@ static qz_status check_packed(qz_check *c, const qz_packed *w, int64_t n, int64_
 }
 
 qz_status qz_op_linear_packed(const qz_backend *backend, const qz_tensor *y, const qz_tensor *x, const qz_packed *w,
-                              bool accumulate, const qz_tensor *room)
+                              const qz_tensor *bias, bool accumulate, const qz_tensor *room)
 {
     QZ_CHECK_BEGIN(linear_packed)
     QZ_TRY(qz_check_view(&c, "x", x, QZ_CHECK_TYPE(F32), "T,K"));
     QZ_TRY(qz_check_view(&c, "y", y, QZ_CHECK_TYPE(F32), "T,N"));
+    if (bias) QZ_TRY(qz_check_view(&c, "bias", bias, QZ_CHECK_TYPE(F32), "N"));
     QZ_TRY(check_packed(&c, w, y->shape[1], x->shape[1], room));
-    return backend->linear_packed(y, x, w, accumulate, room);
+    return backend->linear_packed(y, x, w, bias, accumulate, room);
 }
 
 qz_status qz_op_linear_packed_grad_x(const qz_backend *backend, const qz_tensor *dx, const qz_tensor *dy,

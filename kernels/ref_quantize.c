@@ -230,20 +230,13 @@ static qz_tensor rows_in_room(const qz_packed *w, int64_t first, const qz_tensor
     return rows;
 }
 
-static qz_tensor columns_of(const qz_tensor *x, int64_t first, int64_t count)
-{
-    qz_tensor out = *x;
-    out.data = qz_f32(x) + first;
-    out.shape[1] = count;
-    return out;
-}
-
-qz_status qz_ref_linear_packed(const qz_tensor *y, const qz_tensor *x, const qz_packed *w, bool accumulate,
-                               const qz_tensor *room)
+qz_status qz_ref_linear_packed(const qz_tensor *y, const qz_tensor *x, const qz_packed *w, const qz_tensor *bias,
+                               bool accumulate, const qz_tensor *room)
 {
     for (int64_t n = 0; n < w->q.rows; n += room->shape[0]) {
-        const qz_tensor rows = rows_in_room(w, n, room), part = columns_of(y, n, rows.shape[0]);
-        QZ_TRY(qz_ref_linear(&part, x, &rows, NULL, accumulate));
+        const qz_tensor rows = rows_in_room(w, n, room), part = qz_columns_of(y, n, rows.shape[0]);
+        const qz_tensor added = bias ? qz_columns_of(bias, n, rows.shape[0]) : (qz_tensor){0};
+        QZ_TRY(qz_ref_linear(&part, x, &rows, bias ? &added : NULL, accumulate));
     }
     return QZ_OK;
 }

@@ -33,6 +33,15 @@ static inline qz_rows qz_rows_of(const qz_tensor *x)
     return (qz_rows){qz_tensor_count(x) / cols, cols, x->ndim == 2 ? x->stride[0] : cols};
 }
 
+/* Columns [first, first + count) of a matrix, or elements of a vector; f32. */
+static inline qz_tensor qz_columns_of(const qz_tensor *x, int64_t first, int64_t count)
+{
+    qz_tensor out = *x;
+    out.data = qz_f32(x) + first;
+    out.shape[x->ndim - 1] = count;
+    return out;
+}
+
 static inline double *qz_f64(const qz_tensor *x)
 {
     return x->data;

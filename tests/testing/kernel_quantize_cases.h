@@ -270,8 +270,8 @@ static inline void kernel_run_activation_scale_grad(kernel_run *r)
     }
 }
 
-/* N, K, piece columns or -flat, format, symmetric, piece rows + KERNEL_...: 9 tokens, and workspace of 5 and of all
- * rows */
+/* N, K, piece columns or -flat, format, symmetric, piece rows + KERNEL_...: 9 tokens, workspace of 5 and of all rows,
+ * without and with a bias */
 static inline void kernel_run_packed(kernel_run *r, bool gradient)
 {
     enum { TOKENS = 9 };
@@ -287,12 +287,13 @@ static inline void kernel_run_packed(kernel_run *r, bool gradient)
     for (int i = 0; qz_format_of(q.scheme.format)->kind == QZ_KIND_FLOAT && i < n * k; i++)
         q.codes[i] &= 0x7b; /* neither NaN nor infinity */
     check_ok(qz_packed_from(&packed, &q, r->arena));
-    for (int i = 0; i < 4; i++) {
+    const qz_tensor bias = kernel_vector(r, QZ_F32, n);
+    for (int i = 0; i < (gradient ? 4 : 8); i++) {
         const bool accumulate = i % 2;
-        const qz_tensor some = qz_tensor_rows(&room, 0, i < 2 && n > 5 ? 5 : n);
+        const qz_tensor some = qz_tensor_rows(&room, 0, i % 4 < 2 && n > 5 ? 5 : n);
         if (!accumulate) kernel_spoil(&y);
         check_ok(gradient ? qz_op_linear_packed_grad_x(r->backend, &y, &x, &packed, accumulate, &some)
-                          : qz_op_linear_packed(r->backend, &y, &x, &packed, accumulate, &some));
+                          : qz_op_linear_packed(r->backend, &y, &x, &packed, i < 4 ? NULL : &bias, accumulate, &some));
         kernel_keep(r, &y);
     }
 }

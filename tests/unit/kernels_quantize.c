@@ -1,4 +1,5 @@
-/* What the wrappers of attention and of training through a quantizer refuse, and what their sentences say. */
+/* What the wrappers of attention and of training through a quantizer refuse, and what their sentences say; a packed
+ * product, whose workspace holds some of the rows, is that with all of them. */
 #include <math.h>
 
 #include "kernels/kernels.h"
@@ -73,13 +74,33 @@ Test(kernels_quantize, masks_and_static_scales)
 Test(kernels_quantize, packed_matrices)
 {
     qz_tensor x = matrix(2, 8), y = matrix(2, 3), narrow = matrix(2, 4), room = matrix(2, 8), other = matrix(2, 7);
+    qz_tensor eight = qz_tensor_1d(more, QZ_F32, 8);
     qz_packed p = {.q = grids(QZ_FORMAT_INT4, true), .words = bytes};
-    check_fails(QZ_SHAPE, "w is (3, 8), expected (4, 8)", qz_op_linear_packed(ref(), &narrow, &x, &p, false, &room));
-    check_fails(QZ_SHAPE, "room (R,K) is (2, 7)", qz_op_linear_packed(ref(), &y, &x, &p, false, &other));
+    check_fails(QZ_SHAPE, "w is (3, 8), expected (4, 8)",
+                qz_op_linear_packed(ref(), &narrow, &x, &p, NULL, false, &room));
+    check_fails(QZ_SHAPE, "room (R,K) is (2, 7)", qz_op_linear_packed(ref(), &y, &x, &p, NULL, false, &other));
     check_fails(QZ_SHAPE, "w is (3, 8), expected (4, 8)",
                 qz_op_linear_packed_grad_x(ref(), &x, &narrow, &p, false, &room));
+    check_fails(QZ_SHAPE, "bias (N) is (8)", qz_op_linear_packed(ref(), &y, &x, &p, &eight, false, &room));
     p.words = NULL;
-    check_fails(QZ_ARG, "no codes or no scales", qz_op_linear_packed(ref(), &y, &x, &p, false, &room));
+    check_fails(QZ_ARG, "no codes or no scales", qz_op_linear_packed(ref(), &y, &x, &p, NULL, false, &room));
+}
+
+Test(kernels_quantize, packed_product_and_bias)
+{
+    enum { T = 3, N = 5, K = 8, ROWS = 2 };
+    float room[ROWS * K], plain[T * N], packed[T * N];
+    for (int i = 0; i < 64; i++) buffer[i] = (float)(i * 7 % 11) - 5;
+    qz_tensor x = matrix(T, K), w = qz_tensor_2d(buffer + T * K, QZ_F32, N, K);
+    qz_tensor bias = qz_tensor_1d(buffer + 1, QZ_F32, N), some = qz_tensor_2d(room, QZ_F32, ROWS, K);
+    qz_tensor y = qz_tensor_2d(plain, QZ_F32, T, N), z = qz_tensor_2d(packed, QZ_F32, T, N);
+    qz_packed p = qz_packed_plain(&w);
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < T * N; j++) plain[j] = packed[j] = i % 2 ? (float)j : NAN;
+        check_ok(qz_op_linear(ref(), &y, &x, &w, i < 2 ? &bias : NULL, i % 2));
+        check_ok(qz_op_linear_packed(ref(), &z, &x, &p, i < 2 ? &bias : NULL, i % 2, &some));
+        cr_assert_arr_eq(packed, plain, sizeof plain);
+    }
 }
 
 Test(kernels_quantize, documents)
