@@ -146,14 +146,16 @@ static void tell_kept(qz_run *r, qz_status status)
     (void)qz_error_restore(&saved);
 }
 
+qz_calib_output qz_run_output(const qz_run *r, int i, const char *folder)
+{
+    const qz_job_output *o = &r->job.output[i];
+    return (qz_calib_output){.recipe = o->recipe, .plan = &o->plan, .folder = folder, .report = r->made[i].report};
+}
+
 qz_status qz_run_calibrate(qz_run *r, const qz_model *m, const char *const *folders, bool resume)
 {
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
-    for (int i = 0; i < r->outputs; i++)
-        outputs[i] = (qz_calib_output){.recipe = r->job.output[i].recipe,
-                                       .plan = &r->job.output[i].plan,
-                                       .folder = folders[i],
-                                       .report = r->made[i].report};
+    for (int i = 0; i < r->outputs; i++) outputs[i] = qz_run_output(r, i, folders[i]);
     const qz_calib_args args = {.model = m,
                                 .windows = &r->calibration,
                                 .output = outputs,

@@ -44,6 +44,8 @@ qz_status qz_run_command(qz_cli *cli, int *exit_code, qz_run_work work);
 /* The recipe's calibration and validation texts, where they are needed, and its evaluation text. */
 QZ_NODISCARD qz_status qz_run_load_texts(qz_run *r);
 QZ_NODISCARD qz_status qz_run_evaluate_original(qz_run *r);
+/* Output i, written into `folder`. */
+qz_calib_output qz_run_output(const qz_run *r, int i, const char *folder);
 /* Quantizes a model like the job's; the checkpoint of output i goes into folders[i]. */
 QZ_NODISCARD qz_status qz_run_calibrate(qz_run *r, const qz_model *m, const char *const *folders, bool resume);
 /* A folder as output `number` is, opened anew and measured against the original. */

@@ -80,12 +80,8 @@ static bool is_rounded_here(const qz_recipe *r)
 
 static qz_status write_merged(qz_run *r, qz_student *student)
 {
-    const qz_job_output *o = &r->job.output[0];
-    const qz_calib_output output = {.recipe = o->recipe,
-                                    .plan = &o->plan,
-                                    .folder = qz_output_work(r->made[0].output),
-                                    .report = r->made[0].report};
-    if (!is_rounded_here(o->recipe)) return merge_and_quantize(r, student);
+    const qz_calib_output output = qz_run_output(r, 0, qz_output_work(r->made[0].output));
+    if (!is_rounded_here(output.recipe)) return merge_and_quantize(r, student);
     return qz_trained_export(student, r->job.session.model, &output, r->progress);
 }
 
@@ -97,10 +93,10 @@ static qz_status merge(qz_run *r, qz_student *student)
     merged->adapter = r->job.adapter;
     qz_student_round(student, false);
     qz_student_adapt(student, false);
-    if (evaluates) QZ_TRY(qz_train_judge(&merged->base, student, &r->evaluation));
+    if (evaluates) QZ_TRY(qz_train_judge(&merged->base, student, &r->evaluation, r->progress));
     qz_student_adapt(student, true);
     QZ_TRY(qz_adapter_read(student, r->job.adapter, r->job.recipe));
-    if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation));
+    if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation, r->progress));
     merged->measured = evaluates;
     qz_student_round(student, true);
     return write_merged(r, student);

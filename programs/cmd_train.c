@@ -15,9 +15,7 @@
 static qz_status judge(qz_measured *out, qz_run *r, qz_student *student)
 {
     double loss;
-    qz_progress_begin(r->progress, "perplexity", 1);
-    QZ_TRY(qz_train_judge(&loss, student, &r->evaluation));
-    qz_progress_end(r->progress);
+    QZ_TRY(qz_train_judge(&loss, student, &r->evaluation, r->progress));
     out->evaluated = true;
     out->perplexity = (qz_perplexity){.perplexity = exp(loss),
                                       .mean_log_prob = -loss,
@@ -65,13 +63,12 @@ static const char start_folder[] = "start";
 static qz_status start_output(qz_job_output *out, qz_recipe *recipe, const qz_run *r)
 {
     const qz_plugins *all = qz_containers();
-    const int dense = qz_plugins_find(all, "dense");
     *out = r->job.output[0];
-    if (out->recipe->output_as.container.index != dense) return QZ_OK;
+    if (qz_container_at((size_t)out->recipe->output_as.container.index)->holds) return QZ_OK;
     *recipe = *out->recipe;
     out->recipe = recipe;
     for (int i = 0; i < (int)all->count; i++) {
-        if (i == dense) continue;
+        if (!qz_container_at((size_t)i)->holds) continue;
         recipe->output_as.container = (qz_choice){.name = all->rows[i]->name, .index = i};
         if (qz_calib_export_plan(&out->plan, recipe, r->job.session.model, r->cli->arena) == QZ_OK) return QZ_OK;
     }
@@ -168,11 +165,7 @@ static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *
 {
     if (r->job.recipe->train.adapter.wanted)
         return qz_adapter_write(qz_output_work(r->made[0].output), student, r->job.recipe);
-    const qz_job_output *o = &r->job.output[0];
-    const qz_calib_output output = {.recipe = o->recipe,
-                                    .plan = &o->plan,
-                                    .folder = qz_output_work(r->made[0].output),
-                                    .report = r->made[0].report};
+    const qz_calib_output output = qz_run_output(r, 0, qz_output_work(r->made[0].output));
     return qz_trained_export(student, start, &output, r->progress);
 }
 
@@ -208,7 +201,6 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     if (r->job.recipe->train.adapter.from) args.begin = begin_with;
     args.context = (void *)(uintptr_t)r->job.recipe;
     args.times = true;
-    args.report = r->made[0].report;
     args.progress = r->progress;
     QZ_TRY(qz_train_run(&trained, &args));
     result->trained = true;

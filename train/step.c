@@ -7,7 +7,6 @@ struct qz_stepper {
     qz_step_rule rule;
     qz_tape *tape;
     qz_arena *arena; /* tables of one pass */
-    bool dry;
 };
 
 qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_guide *guide, const qz_step_rule *rule, bool dry)
@@ -15,7 +14,7 @@ qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_guide *guide,
     qz_stepper *s = qz_calloc(1, sizeof *s);
     *out = NULL;
     if (!s) return QZ_FAIL(QZ_MEMORY, "no memory for training steps");
-    *s = (qz_stepper){.student = student, .guide = guide, .rule = *rule, .dry = dry};
+    *s = (qz_stepper){.student = student, .guide = guide, .rule = *rule};
     qz_status status = qz_tape_new(&s->tape, qz_model_backend(qz_student_model(student)), dry);
     if (status == QZ_OK) status = qz_arena_new(&s->arena, "step");
     if (status != QZ_OK) {
@@ -39,6 +38,16 @@ void qz_stepper_free(qz_stepper *s)
 uint64_t qz_stepper_bytes(const qz_stepper *s)
 {
     return qz_tape_peak(s->tape);
+}
+
+qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *arena)
+{
+    const int64_t count = w->count * w->length;
+    int32_t *labels = qz_arena_array(arena, int32_t, (size_t)count);
+    if (!labels) return qz_arena_failed(arena);
+    for (int64_t i = 0; i < count; i++) labels[i] = (i + 1) % w->length ? w->ids[i + 1] : QZ_LABEL_NONE;
+    *out = (qz_step_batch){w->ids, labels, NULL, w->count, w->length};
+    return QZ_OK;
 }
 
 /* Sequences [at, at + count) of a batch. */
@@ -131,7 +140,7 @@ qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch, uint64_t num
 
 /* ---- evaluation ---- */
 
-static qz_status judge_parts(qz_stepper *s, const qz_step_batch *b, double *total)
+static qz_status judge_parts(qz_stepper *s, const qz_step_batch *b, qz_progress *progress, double *total)
 {
     for (int64_t at = 0; at < b->sequences; at += s->rule.micro_batch) {
         const int64_t left = b->sequences - at;
@@ -141,18 +150,19 @@ static qz_status judge_parts(qz_stepper *s, const qz_step_batch *b, double *tota
         rule.teacher.logits = NULL;
         QZ_TRY(run_part(s, &part, &rule, QZ_STUDENT_JUDGED, &sums));
         *total += sums.cross_entropy;
+        QZ_TRY(qz_progress_step(progress, (uint64_t)part.sequences, NULL));
     }
     return QZ_OK;
 }
 
-qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss)
+qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss, qz_progress *progress)
 {
     const int64_t targets = count_targets(batch);
     double total = 0;
     QZ_TRY(qz_student_begin_step(s->student, false));
     qz_tape_record(s->tape, false);
     qz_tape_bf16(s->tape, false);
-    qz_status status = judge_parts(s, batch, &total);
+    qz_status status = judge_parts(s, batch, progress, &total);
     qz_tape_bf16(s->tape, s->rule.bf16);
     qz_tape_record(s->tape, true);
     QZ_TRY(status);

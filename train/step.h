@@ -4,6 +4,8 @@
 #ifndef QZ_TRAIN_STEP_H
 #define QZ_TRAIN_STEP_H
 
+#include "base/progress.h"
+#include "data/data.h"
 #include "train/student.h"
 #include "train/teacher.h"
 
@@ -20,6 +22,9 @@ typedef struct qz_step_batch {
     int64_t sequences, length;
 } qz_step_batch;
 
+/* Windows as perplexity takes them, ids 1 to length - 1 being predicted: labels in `arena`, ids of `w` itself. */
+QZ_NODISCARD qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *arena);
+
 /* Means, in nats. */
 typedef struct qz_step_loss {
     double loss, cross_entropy, divergence;
@@ -34,8 +39,9 @@ QZ_NODISCARD qz_status qz_stepper_new(qz_stepper **out, qz_student *student, qz_
 void qz_stepper_free(qz_stepper *s);
 /* Gradients += those of the loss. `number` is the step's. */
 QZ_NODISCARD qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch, uint64_t number, qz_step_loss *loss);
-/* The cross entropy alone, without gradients, in fp32; for evaluations. */
-QZ_NODISCARD qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss);
+/* The cross entropy alone, without gradients, in fp32; for evaluations. `progress` counts sequences; NULL: none. */
+QZ_NODISCARD qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss,
+                                        qz_progress *progress);
 /* Bytes of its buffers at most so far. */
 uint64_t qz_stepper_bytes(const qz_stepper *s);
 

@@ -34,14 +34,13 @@ qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char
  * section 2.3); norms start at 1. */
 static void draw(const qz_student *s, const char *name, const qz_tensor *x, bool adds)
 {
-    const int64_t count = qz_tensor_count(x), layers = qz_model_config_of(s->m)->layers;
-    const double deviation = 0.02 / (adds ? sqrt(2 * (double)layers) : 1);
+    const qz_model_config *c = qz_model_config_of(s->m);
+    const int64_t count = qz_tensor_count(x);
+    const double deviation = 0.02 / (adds ? sqrt(2 * (double)c->layers) : 1);
+    const float one = 1 - (float)c->norm_offset;
     qz_rng rng;
     qz_rng_seed(&rng, s->rule.seed, qz_hash64(name, strlen(name)));
-    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = x->ndim > 1 ? (float)(deviation * qz_rng_normal(&rng)) : 0;
-    if (x->ndim > 1) return;
-    const float one = 1 - (float)qz_model_config_of(s->m)->norm_offset;
-    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = one;
+    for (int64_t i = 0; i < count; i++) qz_f32(x)[i] = x->ndim > 1 ? (float)(deviation * qz_rng_normal(&rng)) : one;
 }
 
 /* ---- embeddings, norms, head ---- */
@@ -200,7 +199,8 @@ static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear
 
 /* ---- grids ---- */
 
-qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n, int64_t k)
+/* Scales and zeros without codes. */
+static qz_status alloc_grid(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n, int64_t k)
 {
     const int64_t pieces = qz_scheme_pieces(scheme, n, k);
     *q = (qz_qtensor){.scheme = *scheme, .rows = n, .cols = k, .scales = numbers(s, pieces)};
@@ -263,7 +263,7 @@ static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch
         l->planned && l->planned->quantized && (s->rule.train_weights || s->adapters.merge_aware || r->learn_scales);
     if (!l->rounded) return QZ_OK;
     QZ_TRY(refuse_scheme(s, l));
-    QZ_TRY(qz_student_grid_alloc(s, &l->q, &l->planned->scheme, l->n, l->k));
+    QZ_TRY(alloc_grid(s, &l->q, &l->planned->scheme, l->n, l->k));
     if (l->base) return QZ_OK; /* fitted to W + B A whenever it is made */
     if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", &l->scale));
     if (r->learn_offsets && qz_scheme_has_zeros(&l->q.scheme)) QZ_TRY(add_learned(s, l, "offset", &l->offset));

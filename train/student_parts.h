@@ -85,9 +85,6 @@ struct qz_student {
     qz_role role;
 };
 
-/* Scales and zeros without codes. */
-QZ_NODISCARD qz_status qz_student_grid_alloc(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n,
-                                             int64_t k);
 /* A parameter with its gradient: the values are the caller's to fill in. */
 QZ_NODISCARD qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name,
                                                 qz_parameter_group group, const qz_tensor *like);

@@ -38,7 +38,6 @@ typedef struct qz_train_args {
     bool times;         /* the log says what a clock says */
     int64_t stop_after; /* for tests: leave after so many steps; 0: do not */
     qz_progress *progress;
-    qz_report *report;
 } qz_train_args;
 
 typedef struct qz_train_plan_row {
@@ -66,7 +65,7 @@ typedef struct qz_train_result {
     int64_t tokens;              /* that counted in the loss, in this run */
     double seconds, tokens_per_second;
     double loss;             /* of the last step */
-    double first_perplexity; /* before the first step; NaN: no evaluation */
+    double first_perplexity; /* before the first step; NaN, as the next two: no evaluation */
     double last_perplexity, best_perplexity;
     int64_t best_step;
     bool stopped_early;
@@ -85,7 +84,7 @@ const qz_train_result *qz_trained_result(const qz_trained *t);
 
 /* The student that training would begin with; of `args` recipe, model and plan count. `arena` must outlive it. */
 QZ_NODISCARD qz_status qz_train_student(qz_student **out, const qz_train_args *args, qz_arena *arena);
-/* Its mean cross entropy in nats on windows, as perplexity takes them. */
-QZ_NODISCARD qz_status qz_train_judge(double *loss, qz_student *s, const qz_windows *w);
+/* Its mean cross entropy in nats on windows, as perplexity takes them. A phase of `progress`. */
+QZ_NODISCARD qz_status qz_train_judge(double *loss, qz_student *s, const qz_windows *w, qz_progress *progress);
 
 #endif

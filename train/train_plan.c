@@ -27,7 +27,7 @@ static qz_status walk_step(walk *w, const qz_train_args *args, const qz_train_ru
     QZ_TRY(qz_student_new(&w->student, args->model, &rules->student));
     if (args->teacher) QZ_TRY(qz_guide_new(&w->guide, args->teacher, true));
     QZ_TRY(qz_stepper_new(&w->stepper, w->student, w->guide, &rules->step, true));
-    if (how->validation.wanted) QZ_TRY(qz_stepper_judge(w->stepper, &judged, &loss)); /* first, as in the run */
+    if (how->validation.wanted) QZ_TRY(qz_stepper_judge(w->stepper, &judged, &loss, NULL)); /* first, as in the run */
     return qz_stepper_run(w->stepper, &batch, 0, &loss);
 }
 

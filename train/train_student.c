@@ -11,28 +11,27 @@ qz_status qz_train_student(qz_student **out, const qz_train_args *args, qz_arena
     return qz_student_new(out, args->model, &rules->student);
 }
 
-static qz_status judge(double *loss, qz_student *s, const qz_step_batch *batch)
+static qz_status judge(double *loss, qz_student *s, const qz_step_batch *batch, qz_progress *progress)
 {
     qz_stepper *stepper;
     qz_step_loss found;
     const qz_step_rule rule = {.micro_batch = 1, .cross_entropy = 1, .temperature = 1};
     QZ_TRY(qz_stepper_new(&stepper, s, NULL, &rule, false));
-    const qz_status status = qz_stepper_judge(stepper, batch, &found);
+    const qz_status status = qz_stepper_judge(stepper, batch, &found, progress);
     if (status == QZ_OK) *loss = found.cross_entropy;
     qz_stepper_free(stepper);
     return status;
 }
 
-qz_status qz_train_judge(double *loss, qz_student *s, const qz_windows *w)
+qz_status qz_train_judge(double *loss, qz_student *s, const qz_windows *w, qz_progress *progress)
 {
     qz_arena *arena;
     QZ_TRY(qz_arena_new(&arena, "judge"));
-    int32_t *labels = qz_arena_array(arena, int32_t, (size_t)(w->count * w->length));
-    qz_status status = labels ? QZ_OK : qz_arena_failed(arena);
-    for (int64_t i = 0; labels && i < w->count * w->length; i++)
-        labels[i] = (i + 1) % w->length ? w->ids[i + 1] : QZ_LABEL_NONE;
-    const qz_step_batch batch = {w->ids, labels, NULL, w->count, w->length};
-    if (status == QZ_OK) status = judge(loss, s, &batch);
+    qz_step_batch batch;
+    qz_status status = qz_step_batch_of(&batch, w, arena);
+    qz_progress_begin(progress, "perplexity", (uint64_t)w->count);
+    if (status == QZ_OK) status = judge(loss, s, &batch, progress);
+    qz_progress_end(progress);
     qz_arena_free(arena);
     return status;
 }

@@ -21,14 +21,14 @@ struct qz_trained {
     qz_stepper *stepper;
     qz_optimizer *optimizer;
     qz_telemetry *telemetry;
-    qz_loader_batch batch, judged; /* judged: the evaluation's windows */
-    uint8_t *best; /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
+    qz_loader_batch batch;
+    qz_step_batch judged; /* the evaluation's windows */
+    uint8_t *best;        /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
     /* in the state file */
     int64_t step, epoch, index, best_step, since_best;
-    double best_loss, first_loss;
+    double best_loss, first_loss, last_loss; /* of evaluations */
     qz_state state;
     qz_train_result result;
-    qz_progress_state *last;
 };
 
 /* ---- the best so far ---- */
@@ -60,10 +60,9 @@ static void copy_values(qz_trained *t, bool out)
 
 static qz_status judge(qz_trained *t, double *mean)
 {
-    const qz_step_batch all = {t->judged.ids, t->judged.labels, NULL, t->judged.sequences, t->judged.length};
     qz_step_loss loss;
     qz_student_round(t->student, true); /* as it would be stored, even while training does not round yet */
-    QZ_TRY(qz_stepper_judge(t->stepper, &all, &loss));
+    QZ_TRY(qz_stepper_judge(t->stepper, &t->judged, &loss, NULL));
     *mean = loss.cross_entropy;
     return QZ_OK;
 }
@@ -81,13 +80,13 @@ static qz_status evaluate(qz_trained *t)
     QZ_TRY(judge(t, &loss));
     const bool best = is_better(t, loss);
     if (t->step == 0) t->first_loss = loss;
+    t->last_loss = loss;
     t->since_best = best ? 0 : t->since_best + 1;
     if (best) {
         t->best_loss = loss;
         t->best_step = t->step;
         if (t->best) copy_values(t, true);
     }
-    t->result.last_perplexity = exp(loss);
     return qz_telemetry_evaluation(
         t->telemetry,
         &(qz_evaluation_figures){
@@ -229,19 +228,10 @@ static qz_status make_batch(qz_trained *t)
     return t->batch.ids && t->batch.labels && t->batch.first ? QZ_OK : qz_arena_failed(t->arena);
 }
 
-/* Windows as perplexity takes them: ids 1 to L - 1 are predicted. */
 static qz_status make_judged(qz_trained *t)
 {
     const qz_windows *w = t->args.evaluation;
-    if (!w || !w->count) return QZ_OK;
-    t->judged.ids = w->ids;
-    t->judged.sequences = w->count;
-    t->judged.length = w->length;
-    t->judged.labels = qz_arena_array(t->arena, int32_t, (size_t)(w->count * w->length));
-    if (!t->judged.labels) return qz_arena_failed(t->arena);
-    for (int64_t i = 0; i < w->count * w->length; i++)
-        t->judged.labels[i] = (i + 1) % w->length ? w->ids[i + 1] : QZ_LABEL_NONE;
-    return QZ_OK;
+    return w && w->count ? qz_step_batch_of(&t->judged, w, t->arena) : QZ_OK;
 }
 
 static qz_status make_best(qz_trained *t)
@@ -266,7 +256,10 @@ static qz_status make_state(qz_trained *t)
     if (t->best) all[count++] = (qz_state_tensor){"best", qz_tensor_1d(t->best, QZ_U8, (int64_t)best_bytes(t))};
     const qz_state_integer integers[] = {
         {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
-    const qz_state_number doubles[] = {{"best_loss", &t->best_loss}, {"first_loss", &t->first_loss}};
+    const qz_state_number doubles[] = {{"best_loss", &t->best_loss},
+                                       {"first_loss", &t->first_loss},
+                                       {"last_loss", &t->last_loss},
+                                       {"loss", &t->result.loss}};
     const qz_state_text texts[] = {
         {"program", "qat " QZ_VERSION, "program"},
         {"data", qz_loader_hash(t->args.loader), "training text"},
@@ -325,6 +318,7 @@ static qz_status run(qz_trained *t)
     t->result.memory_bytes = memory_of(t);
     t->result.best_step = t->best_step;
     t->result.first_perplexity = t->judged.sequences ? exp(t->first_loss) : NAN;
+    t->result.last_perplexity = t->judged.sequences ? exp(t->last_loss) : NAN;
     t->result.best_perplexity = t->judged.sequences ? exp(t->best_loss) : NAN;
     return QZ_OK;
 }

@@ -94,6 +94,20 @@ static void write_ids(const char *path)
     check_ok(qz_h5_close(file));
 }
 
+/* What the program prints at the end, for same_file. */
+static const char result_name[] = "result";
+
+static void write_result(const qz_train_result *r, const char *folder)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", folder, result_name);
+    FILE *file = fopen(path, "w");
+    cr_assert(file != NULL);
+    fprintf(file, "%a %a %a %a %lld of %lld", r->loss, r->first_perplexity, r->last_perplexity, r->best_perplexity,
+            (long long)r->best_step, (long long)r->steps);
+    cr_assert(fclose(file) == 0);
+}
+
 static qz_status train(const setup *s, const char *data, const char *folder)
 {
     const qz_recipe recipe = recipe_of(s);
@@ -119,6 +133,7 @@ static qz_status train(const setup *s, const char *data, const char *folder)
                                 .folder = folder,
                                 .resume = true};
     QZ_TRY(qz_train_run(&trained, &args));
+    write_result(qz_trained_result(trained), folder);
     qz_trained_free(trained);
     qz_loader_close(loader);
     train_case_free(&c);
@@ -229,6 +244,9 @@ static void check_setup(const setup *s, uint64_t seed)
     snprintf(state, sizeof state, "state-%08d.h5", STEPS);
     same_file(straight, cut, state, s);
     same_file(straight, cut, QZ_TELEMETRY_NAME, s);
+    same_file(straight, cut, result_name, s);
+    end(begin(s, data, cut, 1), s); /* nothing is left to do, but the figures are known */
+    same_file(straight, cut, result_name, s);
 }
 
 Test(resume, lsqplus_with_all_that_is_remembered)

@@ -121,7 +121,7 @@ static inline double train_case_judge(train_case *c, int number)
     const qz_step_batch batch = train_case_view(c);
     qz_step_loss loss;
     train_case_batch(c, number);
-    check_ok(qz_stepper_judge(c->stepper, &batch, &loss));
+    check_ok(qz_stepper_judge(c->stepper, &batch, &loss, NULL));
     return loss.cross_entropy;
 }
 

@@ -175,7 +175,7 @@ static double loss_of(qz_student *s)
     const qz_step_rule rule = {.micro_batch = SEQUENCES, .cross_entropy = 1, .temperature = 1};
     const qz_step_batch batch = {ids, labels, NULL, SEQUENCES, LENGTH};
     check_ok(qz_stepper_new(&stepper, s, NULL, &rule, false));
-    check_ok(qz_stepper_judge(stepper, &batch, &loss));
+    check_ok(qz_stepper_judge(stepper, &batch, &loss, NULL));
     qz_stepper_free(stepper);
     return loss.cross_entropy;
 }

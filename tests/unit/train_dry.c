@@ -113,8 +113,8 @@ static void step_both(side *real, side *dry, int number)
     cr_assert(loss.cross_entropy > 0);
     check_ok(qz_stepper_run(dry->stepper, &shape, (uint64_t)number, &loss));
     if (number != 1) return;
-    check_ok(qz_stepper_judge(real->stepper, &batch, &loss));
-    check_ok(qz_stepper_judge(dry->stepper, &shape, &loss));
+    check_ok(qz_stepper_judge(real->stepper, &batch, &loss, NULL));
+    check_ok(qz_stepper_judge(dry->stepper, &shape, &loss, NULL));
 }
 
 static void check_way(const char *folder, const qz_model *m, const way *w, qz_arena *arena)
