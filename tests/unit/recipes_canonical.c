@@ -1,27 +1,14 @@
 /* The canonical text: one for all ways of writing the same recipe, and it reads back as itself. */
 #include <stdio.h>
 
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(canonical, .init = setup, .fini = teardown);
 
 static qz_recipe *parse(const char *text)
 {
     qz_recipe *r;
-    check_ok(qz_recipe_parse(&r, text, strlen(text), "r.json", &fake_catalog, NULL, 0, arena));
+    check_ok(recipe_parse(&r, text, NULL, 0));
     return r;
 }
 

@@ -1,20 +1,7 @@
 /* "outputs": each entry laid over the rest, what must be the same in all, and mistakes with paths. */
 #include <stdio.h>
 
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(outputs, .init = setup, .fini = teardown);
 
@@ -29,22 +16,12 @@ static qz_status with(qz_recipe **out, const char *outputs, const char *path, co
     qz_override o = {path, value, "--set x", false};
     int length = snprintf(text, sizeof text, "{" COMMON ", \"outputs\": %s}", outputs);
     cr_assert_lt(length, sizeof text);
-    return qz_recipe_parse(out, text, strlen(text), "r.json", &fake_catalog, &o, path != NULL, arena);
+    return recipe_parse(out, text, &o, path != NULL);
 }
 
 static qz_status parse(qz_recipe **out, const char *outputs)
 {
     return with(out, outputs, NULL, NULL);
-}
-
-static void check_canonical(const qz_recipe *r)
-{
-    qz_recipe *again;
-    check_ok(qz_recipe_parse(&again, r->text, strlen(r->text), "again", &fake_catalog, NULL, 0, arena));
-    cr_assert_str_eq(again->text, r->text);
-    cr_assert_str_eq(again->hash, r->hash);
-    cr_assert_eq(again->output_count, r->output_count);
-    for (int i = 0; i < r->output_count; i++) cr_assert_str_eq(again->outputs[i]->hash, r->outputs[i]->hash);
 }
 
 static const char two[] = "[{\"output\": \"x\"}, {\"output\": \"y\", \"weights\": {\"group\": 64, \"solver\": "
@@ -74,7 +51,7 @@ Test(outputs, a_recipe_without_outputs_is_one)
 {
     qz_recipe *r;
     check_fails(QZ_ARG, "output: missing", with(&r, "[]", "outputs", "null"));
-    check_ok(qz_recipe_parse(&r, FAKE_RECIPE, strlen(FAKE_RECIPE), "r.json", &fake_catalog, NULL, 0, arena));
+    check_ok(recipe_parse(&r, FAKE_RECIPE, NULL, 0));
     cr_assert_eq(r->output_count, 0);
 }
 

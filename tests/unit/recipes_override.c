@@ -1,24 +1,11 @@
 /* --set: dotted paths, members that are made, indices, strings and JSON, removal. */
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(override, .init = setup, .fini = teardown);
 
 static qz_status with(qz_recipe **out, const qz_override *o, int count)
 {
-    return qz_recipe_parse(out, FAKE_RECIPE, strlen(FAKE_RECIPE), "r.json", &fake_catalog, o, count, arena);
+    return recipe_parse(out, FAKE_RECIPE, o, count);
 }
 
 static qz_status set(qz_recipe **out, const char *path, const char *value)

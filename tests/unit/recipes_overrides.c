@@ -1,20 +1,5 @@
 /* "overrides": an entry's members on top of the recipe's, which entry holds for a module, and mistakes with paths. */
-#include <stdio.h>
-
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(overrides, .init = setup, .fini = teardown);
 
@@ -22,20 +7,12 @@ TestSuite(overrides, .init = setup, .fini = teardown);
 static qz_status with(qz_recipe **out, const char *overrides, const char *path, const char *value)
 {
     qz_override o[] = {{"overrides", overrides, "--set o", false}, {path, value, "--set x", false}};
-    return qz_recipe_parse(out, FAKE_RECIPE, strlen(FAKE_RECIPE), "r.json", &fake_catalog, o, path ? 2 : 1, arena);
+    return recipe_parse(out, FAKE_RECIPE, o, path ? 2 : 1);
 }
 
 static qz_status parse(qz_recipe **out, const char *overrides)
 {
     return with(out, overrides, NULL, NULL);
-}
-
-static void check_canonical(const qz_recipe *r)
-{
-    qz_recipe *again;
-    check_ok(qz_recipe_parse(&again, r->text, strlen(r->text), "again", &fake_catalog, NULL, 0, arena));
-    cr_assert_str_eq(again->text, r->text);
-    cr_assert_str_eq(again->hash, r->hash);
 }
 
 Test(overrides, own_members_on_top_of_the_recipes)
@@ -151,14 +128,13 @@ Test(overrides, an_inherited_mistake_names_where_it_came_from)
         "\"overrides\": [{\"match\": [\"a\"], \"weights\": {\"format\": \"fp8_e4m3\"}}]}";
     qz_recipe *r;
     qz_override o = {"weights.group", "64", "--set x", false};
-    check_ok(qz_recipe_parse(&r, text, strlen(text), "r.json", &fake_catalog, NULL, 0, arena));
+    check_ok(recipe_parse(&r, text, NULL, 0));
     check_fails(QZ_ARG,
                 "overrides.0.weights.group: found 64, but fp8_e4m3 takes \"channel\", \"tensor\" or \"block\" "
                 "(from --set x)",
-                qz_recipe_parse(&r, text, strlen(text), "r.json", &fake_catalog, &o, 1, arena));
+                recipe_parse(&r, text, &o, 1));
     check_fails(QZ_ARG, "r.json: weights.range: unknown range \"64\"",
-                qz_recipe_parse(&r, text, strlen(text), "r.json", &fake_catalog,
-                                &(qz_override){"weights.range", "\"64\"", "--set x", false}, 1, arena));
+                recipe_parse(&r, text, &(qz_override){"weights.range", "\"64\"", "--set x", false}, 1));
 }
 
 Test(overrides, can_be_set)

@@ -1,47 +1,11 @@
 /* Weights' groups and formats, activations, the cache, statistics, acceptance: values, defaults, and what is refused.
  */
-#include <stdio.h>
-
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(parts, .init = setup, .fini = teardown);
 
-/* FAKE_RECIPE with values set: "path=value", NULL-terminated. */
-static qz_status with_list(qz_recipe **out, const char *const *sets)
-{
-    qz_override o[8];
-    char paths[8][64];
-    int count = 0;
-    for (; sets[count]; count++) {
-        const char *equals = strchr(sets[count], '=');
-        snprintf(paths[count], sizeof paths[count], "%.*s", (int)(equals - sets[count]), sets[count]);
-        o[count] = (qz_override){paths[count], equals + 1, "--set", false};
-    }
-    return qz_recipe_parse(out, FAKE_RECIPE, strlen(FAKE_RECIPE), "r.json", &fake_catalog, o, count, arena);
-}
-
-#define with(out, ...) with_list(out, (const char *const[]){__VA_ARGS__, NULL})
-
-/* What was read is written as a text that reads back the same. */
-static void check_canonical(const qz_recipe *r)
-{
-    qz_recipe *again;
-    check_ok(qz_recipe_parse(&again, r->text, strlen(r->text), "again", &fake_catalog, NULL, 0, arena));
-    cr_assert_str_eq(again->text, r->text);
-}
+/* FAKE_RECIPE with values set: "path=value". */
+#define with(out, ...) recipe_with(out, FAKE_RECIPE, (const char *const[]){__VA_ARGS__, NULL})
 
 Test(parts, groups_become_pieces)
 {

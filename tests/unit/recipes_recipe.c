@@ -1,33 +1,20 @@
 /* Reading: values, defaults, and each kind of mistake with its JSON path. */
 #include <stdio.h>
 
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(recipe, .init = setup, .fini = teardown);
 
 static qz_status parse(qz_recipe **out, const char *text)
 {
-    return qz_recipe_parse(out, text, strlen(text), "r.json", &fake_catalog, NULL, 0, arena);
+    return recipe_parse(out, text, NULL, 0);
 }
 
 /* FAKE_RECIPE with one value set. */
 static qz_status with(qz_recipe **out, const char *path, const char *value)
 {
     qz_override o = {path, value, "--set", false};
-    return qz_recipe_parse(out, FAKE_RECIPE, strlen(FAKE_RECIPE), "r.json", &fake_catalog, &o, 1, arena);
+    return recipe_parse(out, FAKE_RECIPE, &o, 1);
 }
 
 Test(recipe, values_and_defaults)

@@ -2,20 +2,7 @@
 #include <stdio.h>
 
 #include "base/json.h"
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(schema, .init = setup, .fini = teardown);
 

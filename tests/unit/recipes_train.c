@@ -1,20 +1,5 @@
 /* The "train" object: values, what a mode fills in, and each contradiction with its JSON path. */
-#include <stdio.h>
-
-#include "testing/fake_catalog.h"
-#include "testing/testing.h"
-
-static qz_arena *arena;
-
-static void setup(void)
-{
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void teardown(void)
-{
-    qz_arena_free(arena);
-}
+#include "testing/recipe_case.h"
 
 TestSuite(train, .init = setup, .fini = teardown);
 
@@ -25,31 +10,10 @@ static const char recipe[] = "{ \"version\": 1, \"model\": \"in\", \"output\": \
                              "  \"train\": { \"data\": \"a.txt\", \"steps\": 100 },"
                              "  \"evaluate\": { \"data\": \"b.txt\" } }";
 
-static qz_status with_list(qz_recipe **out, const char *const *sets)
-{
-    qz_override o[8];
-    char paths[8][64];
-    int count = 0;
-    for (; sets[count]; count++) {
-        const char *equals = strchr(sets[count], '=');
-        snprintf(paths[count], sizeof paths[count], "%.*s", (int)(equals - sets[count]), sets[count]);
-        o[count] = (qz_override){paths[count], equals + 1, "--set", false};
-    }
-    return qz_recipe_parse(out, recipe, strlen(recipe), "r.json", &fake_catalog, o, count, arena);
-}
-
 /* `recipe` with values set: "path=value". */
-#define with(out, ...) with_list(out, (const char *const[]){__VA_ARGS__, NULL})
+#define with(out, ...) recipe_with(out, recipe, (const char *const[]){__VA_ARGS__, NULL})
 
 #define CALIBRATION "calibration.data=c.txt"
-
-static void check_canonical(const qz_recipe *r)
-{
-    qz_recipe *again;
-    check_ok(qz_recipe_parse(&again, r->text, strlen(r->text), "again", &fake_catalog, NULL, 0, arena));
-    cr_assert_str_eq(again->text, r->text);
-    cr_assert_str_eq(again->hash, r->hash);
-}
 
 Test(train, defaults)
 {
