@@ -33,12 +33,17 @@ static qz_train_scales default_scales(const qz_recipe_train *t)
     return t->init ? QZ_TRAIN_FROZEN : QZ_TRAIN_DYNAMIC;
 }
 
+/* LSQ+ learns the zero point as scale times code. Scales of trained models are about 1/50 (our demo model: 0.01 to
+ * 0.05), so a step in its codes is that much longer. */
+static const double codes_a_scale = 50;
+
 static void fill_defaults(qz_recipe *recipe, const qz_json_node *train)
 {
     qz_recipe_train *t = &recipe->train;
     const bool random = t->start == QZ_TRAIN_FROM_RANDOM, adapter = t->parameters == QZ_TRAIN_ADAPTER;
     set_absent(&t->learning_rate, train, "learning_rate", random ? 1e-3 : adapter ? 2e-4 : 1e-4);
     set_absent(&t->scale_learning_rate, train, "scale_learning_rate", t->learning_rate);
+    set_absent(&t->offset_learning_rate, train, "offset_learning_rate", codes_a_scale * t->scale_learning_rate);
     set_absent(&t->weight_decay, train, "weight_decay", random ? 0.1 : 0);
     if (t->micro_batch == 0) t->micro_batch = t->batch;
     t->adapter.wanted = t->adapter.wanted || adapter;
@@ -244,6 +249,11 @@ static qz_status check_merge(reader *r, const qz_recipe_train *t)
             r, t->init ? "train.init" : "train.quantizer.scales",
             "the merged weight changes with its adapter and gets its scales from itself in each step: "
             "leave this out");
+    if (t->quantizer.freeze > 0)
+        return qz_recipe_fail(r, "train.quantizer.freeze",
+                              "found %g, but codes of merged weights are not followed from step to step, so none can "
+                              "be frozen: leave it out",
+                              t->quantizer.freeze);
     return QZ_OK;
 }
 

@@ -121,7 +121,7 @@ typedef struct qz_recipe_train {
     int64_t sequence_length;
     uint64_t seed;
     bool shuffle;
-    double learning_rate, scale_learning_rate;
+    double learning_rate, scale_learning_rate, offset_learning_rate;
     qz_train_schedule schedule;
     double warmup, final_rate; /* shares: of the steps, of the learning rate */
     double weight_decay, beta1, beta2, epsilon;

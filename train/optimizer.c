@@ -35,6 +35,7 @@ qz_optimizer_options qz_optimizer_options_of(const qz_recipe_train *train)
         .group = {[QZ_PARAMETER_MATRIX] = {train->weight_decay, 1},
                   [QZ_PARAMETER_NORM] = {0, 1},
                   [QZ_PARAMETER_SCALE] = {0, train->scale_learning_rate / train->learning_rate},
+                  [QZ_PARAMETER_OFFSET] = {0, train->offset_learning_rate / train->learning_rate},
                   [QZ_PARAMETER_ADAPTER] = {train->weight_decay, 1}},
     };
 }

@@ -33,7 +33,7 @@ typedef struct qz_optimizer_options {
 
 typedef struct qz_optimizer qz_optimizer;
 
-/* What a recipe asks for: decay of matrices and adapters; learned scales have their own rate. */
+/* What a recipe asks for: decay of matrices and adapters; learned scales and offsets have rates of their own. */
 qz_optimizer_options qz_optimizer_options_of(const qz_recipe_train *train);
 
 /* Moments of zero, in `arena`. The list stays the caller's, and neither grows nor moves from here on. */

@@ -11,7 +11,8 @@
 typedef enum qz_parameter_group {
     QZ_PARAMETER_MATRIX,  /* weights of linears, embedding, head: decayed */
     QZ_PARAMETER_NORM,    /* norms and biases: not decayed */
-    QZ_PARAMETER_SCALE,   /* learned scales and offsets: not decayed, a rate of their own */
+    QZ_PARAMETER_SCALE,   /* learned scales: not decayed, a rate of their own */
+    QZ_PARAMETER_OFFSET,  /* learned zero points, in codes: as scales */
     QZ_PARAMETER_ADAPTER, /* A and B of LoRA */
     QZ_PARAMETER_GROUPS
 } qz_parameter_group;

@@ -227,12 +227,13 @@ static qz_status take_stored_grid(qz_student *s, qz_student_linear *l, qz_arena 
     return QZ_OK;
 }
 
-static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *what, qz_parameter **out)
+static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *what, qz_parameter_group group,
+                             qz_parameter **out)
 {
     char name[512];
     const qz_tensor like = qz_tensor_1d(NULL, QZ_F32, qz_scheme_pieces(&l->q.scheme, l->n, l->k));
     snprintf(name, sizeof name, "%s.%s", l->module, what);
-    return qz_student_add_parameter(s, out, name, QZ_PARAMETER_SCALE, &like);
+    return qz_student_add_parameter(s, out, name, group, &like);
 }
 
 void qz_student_start_scales(const qz_student_linear *l)
@@ -265,8 +266,9 @@ static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch
     QZ_TRY(refuse_scheme(s, l));
     QZ_TRY(alloc_grid(s, &l->q, &l->planned->scheme, l->n, l->k));
     if (l->base) return QZ_OK; /* fitted to W + B A whenever it is made */
-    if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", &l->scale));
-    if (r->learn_offsets && qz_scheme_has_zeros(&l->q.scheme)) QZ_TRY(add_learned(s, l, "offset", &l->offset));
+    if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", QZ_PARAMETER_SCALE, &l->scale));
+    if (r->learn_offsets && qz_scheme_has_zeros(&l->q.scheme))
+        QZ_TRY(add_learned(s, l, "offset", QZ_PARAMETER_OFFSET, &l->offset));
     if (s->rule.dry) return QZ_OK;
     QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
                               : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));

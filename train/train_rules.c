@@ -57,20 +57,6 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
     if (how->adapter.wanted) set_adapters(out, how);
 }
 
-/* What a recipe can say and training cannot do yet: never passed over in silence. */
-static qz_status check_built(const qz_recipe_train *how)
-{
-    if (how->adapter.wanted && how->quantizer.scales == QZ_TRAIN_LEARNED)
-        return QZ_FAIL(
-            QZ_UNSUPPORTED,
-            "train.quantizer.scales: \"learned\", but the merged weight of an adapter gets scales of its own "
-            "in every step; set train.quantizer.method to \"ste\" and scales to \"dynamic\"");
-    if (how->adapter.wanted && how->quantizer.freeze > 0)
-        return QZ_FAIL(QZ_UNSUPPORTED, "train.quantizer.freeze: codes of merged weights are not followed from step to "
-                                       "step, so none can be frozen; leave it out");
-    return QZ_OK;
-}
-
 static qz_status check(const qz_train_args *args)
 {
     const qz_model *m = args->model, *teacher = args->teacher;
@@ -85,7 +71,6 @@ qz_status qz_train_rules_make(qz_train_rules *out, const qz_train_args *args, bo
 {
     const qz_recipe_train *how = &args->recipe->train;
     *out = (qz_train_rules){0};
-    QZ_TRY(check_built(how));
     QZ_TRY(check(args));
     set_student(out, args, dry);
     out->optimizer = qz_optimizer_options_of(how);

@@ -63,6 +63,7 @@ static qz_recipe recipe_of(const setup *s)
                                 .shuffle = true,
                                 .learning_rate = 0.01,
                                 .scale_learning_rate = 0.003,
+                                .offset_learning_rate = 0.1,
                                 .schedule = QZ_TRAIN_COSINE,
                                 .warmup = 0.1,
                                 .final_rate = 0.1,

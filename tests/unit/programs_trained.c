@@ -30,7 +30,8 @@ static void shake(qz_student *s)
             if (p->list[i].group == QZ_PARAMETER_ADAPTER) *x = (float)(0.05 * qz_rng_normal(&rng));
             if (p->list[i].group == QZ_PARAMETER_MATRIX) *x += (float)(0.01 * qz_rng_normal(&rng));
             if (p->list[i].group == QZ_PARAMETER_NORM) *x *= (float)(1 + 0.01 * qz_rng_normal(&rng));
-            if (p->list[i].group == QZ_PARAMETER_SCALE) *x *= (float)(1 + 0.05 * qz_rng_normal(&rng));
+            if (p->list[i].group == QZ_PARAMETER_SCALE || p->list[i].group == QZ_PARAMETER_OFFSET)
+                *x *= (float)(1 + 0.05 * qz_rng_normal(&rng));
         }
 }
 

@@ -27,6 +27,7 @@ Test(train, defaults)
     cr_assert(t->steps == 100 && t->batch == 8 && t->micro_batch == 8 && t->sequence_length == 512);
     cr_assert(t->seed == 0 && t->shuffle);
     cr_assert(t->learning_rate == 1e-4 && t->scale_learning_rate == 1e-4 && t->weight_decay == 0);
+    cr_assert_float_eq(t->offset_learning_rate, 5e-3, 1e-15);
     cr_assert(t->schedule == QZ_TRAIN_COSINE && t->warmup == 0.05 && t->final_rate == 0.1);
     cr_assert(t->beta1 == 0.9 && t->beta2 == 0.95 && t->epsilon == 1e-8 && t->clip_norm == 1);
     cr_assert(!t->moments_8bit && t->compute == QZ_F32 && !t->recompute);
@@ -147,6 +148,8 @@ Test(train, adapters)
                 with(&r, "train.parameters=adapter", "train.adapter={\"merge_aware\": true, \"dropout\": 0.5}"));
     check_fails(QZ_ARG, "train.init: the merged weight changes with its adapter",
                 with(&r, "train.parameters=adapter", "train.adapter.merge_aware=true", "train.init=folder"));
+    check_fails(QZ_ARG, "train.quantizer.freeze: found 0.02, but codes of merged weights are not followed",
+                with(&r, "train.parameters=adapter", "train.adapter.merge_aware=true", "train.quantizer.freeze=0.02"));
     check_fails(QZ_ARG, "train.quantizer.scales: the merged weight changes with its adapter",
                 with(&r, "train.parameters=adapter", "train.adapter.merge_aware=true", "train.quantizer.method=lsq"));
     check_fails(QZ_ARG, "train.quantizer: an adapter is trained beside unrounded weights",

@@ -55,7 +55,8 @@ static void shake(qz_student *s)
             float *x = &qz_f32(&p->list[i].value)[j];
             if (p->list[i].group == QZ_PARAMETER_ADAPTER) *x = (float)(0.05 * qz_rng_normal(&rng));
             if (p->list[i].group == QZ_PARAMETER_MATRIX) *x += (float)(0.01 * qz_rng_normal(&rng));
-            if (p->list[i].group == QZ_PARAMETER_SCALE) *x *= (float)(1 + 0.05 * qz_rng_normal(&rng));
+            if (p->list[i].group == QZ_PARAMETER_SCALE || p->list[i].group == QZ_PARAMETER_OFFSET)
+                *x *= (float)(1 + 0.05 * qz_rng_normal(&rng));
         }
 }
 

@@ -10,15 +10,22 @@
 #include "testing/testing.h"
 #include "testing/tolerances.h"
 
-enum { PARAMETERS = 4, STEPS = 10, MOST = 70 * 100 };
+enum { PARAMETERS = 5, STEPS = 10, MOST = 70 * 100 };
 
-static const int64_t shapes[PARAMETERS][2] = {{70, 100}, {1, 33}, {5, 7}, {3, 8}};
+static const int64_t shapes[PARAMETERS][2] = {{70, 100}, {1, 33}, {5, 7}, {5, 6}, {3, 8}};
 static const qz_parameter_group groups[PARAMETERS] = {QZ_PARAMETER_MATRIX, QZ_PARAMETER_NORM, QZ_PARAMETER_SCALE,
-                                                      QZ_PARAMETER_ADAPTER};
-static const char *const names[PARAMETERS] = {"embed.weight", "norm.weight", "q.scale", "q.lora_A.weight"};
+                                                      QZ_PARAMETER_OFFSET, QZ_PARAMETER_ADAPTER};
+static const char *const names[PARAMETERS] = {"embed.weight", "norm.weight", "q.scale", "q.offset", "q.lora_A.weight"};
 
-static const qz_optimizer_options options = {
-    .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .clip_norm = 1, .group = {{0.1, 1}, {0, 1}, {0, 0.25}, {0.01, 2}}};
+static const qz_optimizer_options options = {.beta1 = 0.9,
+                                             .beta2 = 0.95,
+                                             .epsilon = 1e-8,
+                                             .clip_norm = 1,
+                                             .group = {[QZ_PARAMETER_MATRIX] = {0.1, 1},
+                                                       [QZ_PARAMETER_NORM] = {0, 1},
+                                                       [QZ_PARAMETER_SCALE] = {0, 0.25},
+                                                       [QZ_PARAMETER_OFFSET] = {0, 3},
+                                                       [QZ_PARAMETER_ADAPTER] = {0.01, 2}}};
 
 typedef struct problem {
     qz_arena *arena;
@@ -167,6 +174,7 @@ Test(train_optimizer, a_recipe_says_the_groups)
 {
     const qz_recipe_train train = {.learning_rate = 1e-4,
                                    .scale_learning_rate = 3e-4,
+                                   .offset_learning_rate = 7e-3,
                                    .weight_decay = 0.2,
                                    .beta1 = 0.8,
                                    .beta2 = 0.9,
@@ -178,7 +186,8 @@ Test(train_optimizer, a_recipe_says_the_groups)
     for (int i = 0; i < QZ_PARAMETER_GROUPS; i++) {
         const bool decayed = i == QZ_PARAMETER_MATRIX || i == QZ_PARAMETER_ADAPTER;
         cr_assert_eq(o.group[i].decay, decayed ? 0.2 : 0);
-        cr_assert_lt(fabs(o.group[i].rate_factor - (i == QZ_PARAMETER_SCALE ? 3 : 1)), 1e-12);
+        const double factor = i == QZ_PARAMETER_SCALE ? 3 : i == QZ_PARAMETER_OFFSET ? 70 : 1;
+        cr_assert_lt(fabs(o.group[i].rate_factor - factor), 1e-12);
     }
 }
 
@@ -298,8 +307,8 @@ Test(train_optimizer, only_large_parameters_have_moments_of_8_bits)
 Test(train_optimizer, bytes_are_as_announced)
 {
     problem p = problem_new(&options);
-    cr_assert_eq(qz_optimizer_bytes(&p.parameters, false), 2 * 4 * (7000 + 33 + 35 + 24));
-    cr_assert_eq(qz_optimizer_bytes(&p.parameters, true), 2 * (7000 + 28 * 4 + 4 * (33 + 35 + 24)));
+    cr_assert_eq(qz_optimizer_bytes(&p.parameters, false), 2 * 4 * (7000 + 33 + 35 + 30 + 24));
+    cr_assert_eq(qz_optimizer_bytes(&p.parameters, true), 2 * (7000 + 28 * 4 + 4 * (33 + 35 + 30 + 24)));
     qz_arena_free(p.arena);
 }
 
