@@ -1,4 +1,5 @@
-/* A model folder -> the parts of a student: parameters, frozen weights, grids, adapters. */
+/* A model folder -> a student: parameters and frozen weights, and round each linear what student_adapter.c and
+ * student_grid.c add. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,15 +9,11 @@
 #include "quant/quant.h"
 #include "train/student_parts.h"
 
-static float *numbers(qz_student *s, int64_t count)
+qz_status qz_student_numbers(qz_student *s, float **out, int64_t count)
 {
     s->bytes += (uint64_t)count * sizeof(float);
-    return s->rule.dry ? NULL : qz_arena_array(s->arena, float, (size_t)count);
-}
-
-static qz_status failed(const qz_student *s, const void *p)
-{
-    return p || s->rule.dry ? QZ_OK : qz_arena_failed(s->arena);
+    *out = s->rule.dry ? NULL : qz_arena_array(s->arena, float, (size_t)count);
+    return *out || s->rule.dry ? QZ_OK : qz_arena_failed(s->arena);
 }
 
 qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name, qz_parameter_group group,
@@ -58,8 +55,9 @@ static qz_status add_plain(qz_student *s, const char *name)
                                         &p->value));
         *p = *q;
     } else {
-        p->value.data = numbers(s, qz_tensor_count(&p->value));
-        QZ_TRY(failed(s, p->value.data));
+        float *data;
+        QZ_TRY(qz_student_numbers(s, &data, qz_tensor_count(&p->value)));
+        p->value.data = data;
     }
     if (s->rule.dry) return QZ_OK;
     if (s->rule.random) {
@@ -111,8 +109,9 @@ static qz_status add_trained(qz_student *s, qz_student_linear *l, const qz_linea
 /* Frozen, but rounded on scales that are learned: wide, since it is rounded anew in every step. */
 static qz_status add_wide(qz_student *s, qz_student_linear *l, const qz_linear *from)
 {
-    l->weight = qz_tensor_2d(numbers(s, l->n * l->k), QZ_F32, l->n, l->k);
-    QZ_TRY(failed(s, l->weight.data));
+    float *data;
+    QZ_TRY(qz_student_numbers(s, &data, l->n * l->k));
+    l->weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);
     if (!s->rule.dry) memcpy(l->weight.data, from->weight.data, (size_t)(l->n * l->k) * sizeof(float));
     return QZ_OK;
 }
@@ -160,15 +159,10 @@ static qz_status pack_stored(qz_student *s, qz_packed *out, const qz_student_lin
     return QZ_OK;
 }
 
-static bool is_adapted(const qz_student *s, const char *module)
-{
-    return s->rule.adapters && s->adapters.wanted(s->adapters.context, module);
-}
-
 /* The base is made together with its adapter. */
 static bool starts_with_base(const qz_student *s, const char *module)
 {
-    return s->adapters.loftq && s->adapters.base && !s->rule.dry && is_adapted(s, module);
+    return s->adapters.loftq && s->adapters.base && !s->rule.dry && qz_student_is_adapted(s, module);
 }
 
 /* What a frozen weight is rounded by; NULL: it stays as it is stored. In a merged checkpoint, linears without an
@@ -176,7 +170,7 @@ static bool starts_with_base(const qz_student *s, const char *module)
 static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
-    return merged && !is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
+    return merged && !qz_student_is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
 }
 
 static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)
@@ -195,131 +189,6 @@ static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear
     }
     if (starts_with_base(s, l->module)) return QZ_OK;
     return scheme ? pack_rounded(s, base, from, scheme, scratch) : pack_stored(s, base, l, scratch);
-}
-
-/* ---- grids ---- */
-
-/* Scales and zeros without codes. */
-static qz_status alloc_grid(qz_student *s, qz_qtensor *q, const qz_scheme *scheme, int64_t n, int64_t k)
-{
-    const int64_t pieces = qz_scheme_pieces(scheme, n, k);
-    *q = (qz_qtensor){.scheme = *scheme, .rows = n, .cols = k, .scales = numbers(s, pieces)};
-    QZ_TRY(failed(s, q->scales));
-    if (!qz_scheme_has_zeros(scheme) || s->rule.dry) return QZ_OK;
-    q->zeros = qz_arena_alloc(s->arena, (size_t)pieces);
-    return q->zeros ? QZ_OK : qz_arena_failed(s->arena);
-}
-
-/* Scales and zeros that the folder stores. */
-static qz_status take_stored_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
-{
-    const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
-    qz_qtensor stored;
-    if (!qz_ckpt_is_quantized(qz_model_ckpt(s->m), l->module))
-        return QZ_FAIL(QZ_ARG, "%s: stored plain, so there are no scales to start from", l->module);
-    QZ_TRY(qz_ckpt_read_qtensor(qz_model_ckpt(s->m), l->module, l->n, l->k, &stored, scratch));
-    if (!qz_scheme_alike(&stored.scheme, &l->q.scheme))
-        return QZ_FAIL(QZ_ARG, "%s: stored in another scheme than the recipe's `weights`", l->module);
-    if (stored.permutation)
-        return QZ_FAIL(QZ_UNSUPPORTED, "%s: has a permutation (g_idx), which is not trained with", l->module);
-    memcpy(l->q.scales, stored.scales, (size_t)pieces * sizeof *stored.scales);
-    if (l->q.zeros && stored.zeros) memcpy(l->q.zeros, stored.zeros, (size_t)pieces);
-    return QZ_OK;
-}
-
-static qz_status add_learned(qz_student *s, qz_student_linear *l, const char *what, qz_parameter_group group,
-                             qz_parameter **out)
-{
-    char name[512];
-    const qz_tensor like = qz_tensor_1d(NULL, QZ_F32, qz_scheme_pieces(&l->q.scheme, l->n, l->k));
-    snprintf(name, sizeof name, "%s.%s", l->module, what);
-    return qz_student_add_parameter(s, out, name, group, &like);
-}
-
-void qz_student_start_scales(const qz_student_linear *l)
-{
-    const int64_t pieces = qz_scheme_pieces(&l->q.scheme, l->n, l->k);
-    if (l->scale) memcpy(l->scale->value.data, l->q.scales, (size_t)pieces * sizeof(float));
-    for (int64_t i = 0; l->offset && i < pieces; i++) qz_f32(&l->offset->value)[i] = (float)l->q.zeros[i];
-}
-
-static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
-{
-    const qz_scheme *scheme = &l->planned->scheme;
-    if (scheme->double_quant)
-        return QZ_FAIL(QZ_UNSUPPORTED,
-                       "%s: scales that are quantized themselves are not trained through; set "
-                       "weights.double_quant false",
-                       l->module);
-    if (s->adapters.merge_aware && l->a && qz_model_linear(s->m, l->layer, l->linear)->roles > 1 &&
-        (scheme->piece_rows != 1 || scheme->flat))
-        return QZ_FAIL(QZ_UNSUPPORTED, "%s: merge-aware training of fused linears needs groups or channels", l->module);
-    return QZ_OK;
-}
-
-static qz_status add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch)
-{
-    const qz_student_rounding *r = &s->rule.rounding;
-    l->rounded =
-        l->planned && l->planned->quantized && (s->rule.train_weights || s->adapters.merge_aware || r->learn_scales);
-    if (!l->rounded) return QZ_OK;
-    QZ_TRY(refuse_scheme(s, l));
-    QZ_TRY(alloc_grid(s, &l->q, &l->planned->scheme, l->n, l->k));
-    if (l->base) return QZ_OK; /* fitted to W + B A whenever it is made */
-    if (r->learn_scales) QZ_TRY(add_learned(s, l, "scale", QZ_PARAMETER_SCALE, &l->scale));
-    if (r->learn_offsets && qz_scheme_has_zeros(&l->q.scheme))
-        QZ_TRY(add_learned(s, l, "offset", QZ_PARAMETER_OFFSET, &l->offset));
-    if (s->rule.dry) return QZ_OK;
-    QZ_TRY(r->start_from_grid ? take_stored_grid(s, l, scratch)
-                              : qz_op_fit_ranges(qz_model_backend(s->m), &l->q, &l->weight));
-    qz_student_start_scales(l);
-    return QZ_OK;
-}
-
-/* ---- adapters ---- */
-
-/* Hu et al. 2021, section 4.1: B starts at zero, A at random: here uniform with the bound 1 / sqrt(K) (He et al. with
- * a = sqrt(5)), as PEFT has it. */
-static void start_adapter(qz_student *s, qz_student_linear *l, int index)
-{
-    qz_rng rng;
-    const int64_t count = qz_tensor_count(&l->a->value);
-    const double bound = 1 / sqrt((double)l->k);
-    qz_rng_seed(&rng, s->adapters.seed, (uint64_t)index);
-    for (int64_t i = 0; i < count; i++) qz_f32(&l->a->value)[i] = (float)((2 * qz_rng_double(&rng) - 1) * bound);
-    memset(l->b->value.data, 0, (size_t)qz_tensor_count(&l->b->value) * sizeof(float));
-}
-
-static qz_status add_adapter(qz_student *s, qz_student_linear *l, int index)
-{
-    char name[512];
-    const qz_student_adapters *how = &s->adapters;
-    if (!is_adapted(s, l->module)) return QZ_OK;
-    if (how->rank > l->n || how->rank > l->k)
-        return QZ_FAIL(QZ_ARG,
-                       "%s: rank %lld is larger than the matrix (%lld, %lld); choose a smaller "
-                       "train.adapter.rank",
-                       l->module, (long long)how->rank, (long long)l->n, (long long)l->k);
-    const qz_tensor a = qz_tensor_2d(NULL, QZ_F32, how->rank, l->k), b = qz_tensor_2d(NULL, QZ_F32, l->n, how->rank);
-    snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", l->module);
-    QZ_TRY(qz_student_add_parameter(s, &l->a, name, QZ_PARAMETER_ADAPTER, &a));
-    snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", l->module);
-    QZ_TRY(qz_student_add_parameter(s, &l->b, name, QZ_PARAMETER_ADAPTER, &b));
-    if (!s->rule.dry) start_adapter(s, l, index);
-    return QZ_OK;
-}
-
-qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight, float factor)
-{
-    qz_arena *scratch;
-    QZ_TRY(qz_arena_new(&scratch, "adapter"));
-    float *data = qz_arena_array(scratch, float, (size_t)qz_tensor_count(&l->b->value));
-    qz_tensor b = l->b->value;
-    b.data = data;
-    qz_status status = data ? qz_op_scale(qz_model_backend(s->m), &b, &l->b->value, factor) : qz_arena_failed(scratch);
-    if (status == QZ_OK) status = qz_op_linear_grad_x(qz_model_backend(s->m), weight, &b, &l->a->value, true);
-    qz_arena_free(scratch);
-    return status;
 }
 
 /* ---- windows of roles ---- */
@@ -356,8 +225,9 @@ static qz_status take_bias(qz_student *s, qz_student_linear *l, const qz_linear 
 {
     if (!qz_model_linear(s->m, l->layer, l->linear)->has_bias) return QZ_OK;
     if (!s->rule.train_weights) {
-        l->bias = qz_tensor_1d(numbers(s, l->n), QZ_F32, l->n);
-        QZ_TRY(failed(s, l->bias.data));
+        float *data;
+        QZ_TRY(qz_student_numbers(s, &data, l->n));
+        l->bias = qz_tensor_1d(data, QZ_F32, l->n);
     }
     if (s->rule.dry) return QZ_OK;
     if (s->rule.random)
@@ -384,9 +254,9 @@ static qz_status add_linear(qz_student *s, int layer, int i, const qz_linear *fr
            : s->rule.rounding.learn_scales ? add_wide(s, l, from)
                                            : add_frozen(s, l, from, scratch));
     QZ_TRY(take_bias(s, l, from));
-    QZ_TRY(add_adapter(s, l, index));
+    QZ_TRY(qz_student_add_factors(s, l, index));
     if (starts_with_base(s, l->module)) QZ_TRY(qz_student_start_loftq(s, l, &from->weight, scratch));
-    QZ_TRY(add_grid(s, l, scratch));
+    QZ_TRY(qz_student_add_grid(s, l, scratch));
     add_windows(s, l, index);
     return QZ_OK;
 }

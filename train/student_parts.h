@@ -88,17 +88,30 @@ struct qz_student {
 /* A parameter with its gradient: the values are the caller's to fill in. */
 QZ_NODISCARD qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char *name,
                                                 qz_parameter_group group, const qz_tensor *like);
-/* Learned scales and offsets become those of the grid. */
-void qz_student_start_scales(const qz_student_linear *l);
-/* weight += factor B A */
-QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight,
-                                              float factor);
+/* As many in the student's arena, counted in its bytes; NULL in a dry one. */
+QZ_NODISCARD qz_status qz_student_numbers(qz_student *s, float **out, int64_t count);
 /* Base and adapter of a frozen linear that together are close to its weight (student_loftq.c). */
 QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *l, const qz_tensor *weight,
                                               qz_arena *scratch);
 /* Codes of a frozen weight, as bitsandbytes and others would make them; in `scratch`. */
 QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
                                              const qz_scheme *scheme, qz_arena *scratch);
+
+/* ---- student_grid.c ---- */
+
+/* Of a linear that is rounded; the others stay without one. */
+QZ_NODISCARD qz_status qz_student_add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch);
+/* Learned scales and offsets become those of the grid. */
+void qz_student_start_scales(const qz_student_linear *l);
+
+/* ---- student_adapter.c ---- */
+
+bool qz_student_is_adapted(const qz_student *s, const char *module);
+/* A and B of linear `index`, if it is one of the targets: B zero, so that the model is still what it was. */
+QZ_NODISCARD qz_status qz_student_add_factors(qz_student *s, qz_student_linear *l, int index);
+/* weight += factor B A */
+QZ_NODISCARD qz_status qz_student_add_adapter(const qz_student *s, const qz_student_linear *l, const qz_tensor *weight,
+                                              float factor);
 
 /* ---- student_points.c ---- */
 
