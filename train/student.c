@@ -148,44 +148,15 @@ static qz_status scale_vars(qz_student *s, const qz_student_linear *l, qz_ag_gri
     return QZ_OK;
 }
 
-/* Servers keep one scale for a fused set of fp8 matrices, and would round the other parts again: the largest. */
-static bool shares_scale(const qz_student_linear *l)
-{
-    const qz_scheme *scheme = &l->q.scheme;
-    return l->planned->fused >= 0 && qz_format_of(scheme->format)->kind == QZ_KIND_FLOAT && !scheme->flat &&
-           !scheme->piece_rows && !scheme->piece_cols;
-}
-
-static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, float *scale)
-{
-    *scale = 0;
-    for (int i = s->first[l->layer]; i < s->linears && s->linear[i].layer == l->layer; i++) {
-        const qz_student_linear *other = &s->linear[i];
-        float own;
-        qz_qtensor q = {.scheme = l->q.scheme, .rows = other->n, .cols = other->k, .scales = &own};
-        if (!other->rounded || other->base || other->planned->fused != l->planned->fused || !shares_scale(other))
-            continue;
-        QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &other->weight));
-        *scale = own > *scale ? own : *scale;
-    }
-    return QZ_OK;
-}
-
-static qz_status fit(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
-{
-    if (!l->base && shares_scale(l)) return fit_shared(s, l, q->scales);
-    return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
-}
-
 static qz_status round_linear(qz_student *s, int i)
 {
     qz_student_linear *l = &s->linear[i];
     qz_student_step *step = &s->step[i];
     const bool trained = s->rule.train_weights;
-    const bool fits = s->rule.rounding.fit, shares = shares_scale(l);
+    const bool fits = s->rule.rounding.fit, shares = qz_student_shares_scale(l);
     qz_ag_grid grid = {.q = &l->q, .fit = fits && !shares, .rule = s->rule.rounding.rule};
     qz_var *w;
-    if (fits && shares && !s->rule.dry) QZ_TRY(fit_shared(s, l, l->q.scales));
+    if (fits && shares && !s->rule.dry) QZ_TRY(qz_student_fit(s, l, &l->q, &l->weight));
     QZ_TRY(qz_tape_leaf(&w, s->outer, &l->weight, trained ? &l->grad : NULL));
     QZ_TRY(scale_vars(s, l, &grid));
     QZ_TRY(qz_ag_fake_quant(&step->rounded, s->outer, w, &grid));
@@ -201,7 +172,7 @@ static bool starts(const qz_student *s)
 
 static qz_status start_scales(qz_student *s, qz_student_linear *l)
 {
-    QZ_TRY(fit(s, l, &l->q, &l->weight));
+    QZ_TRY(qz_student_fit(s, l, &l->q, &l->weight));
     qz_student_start_scales(l);
     return QZ_OK;
 }
@@ -250,7 +221,7 @@ qz_status qz_student_weight(const qz_student *s, int i, bool merged, const qz_te
 
 static qz_status set_grid(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
 {
-    if (s->rule.rounding.fit || l->base || starts(s)) return fit(s, l, q, weight);
+    if (s->rule.rounding.fit || l->base || starts(s)) return qz_student_fit(s, l, q, weight);
     const size_t pieces = (size_t)qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     memcpy(q->scales, l->q.scales, pieces * sizeof *q->scales);
     if (q->zeros) memcpy(q->zeros, l->q.zeros, pieces);

@@ -48,6 +48,39 @@ void qz_student_start_scales(const qz_student_linear *l)
     for (int64_t i = 0; l->offset && i < pieces; i++) qz_f32(&l->offset->value)[i] = (float)l->q.zeros[i];
 }
 
+/* ---- fitting ---- */
+
+bool qz_student_shares_scale(const qz_student_linear *l)
+{
+    const qz_scheme *scheme = &l->q.scheme;
+    return l->planned->fused >= 0 && qz_format_of(scheme->format)->kind == QZ_KIND_FLOAT && !scheme->flat &&
+           !scheme->piece_rows && !scheme->piece_cols;
+}
+
+static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, float *scale)
+{
+    *scale = 0;
+    for (int i = s->first[l->layer]; i < s->linears && s->linear[i].layer == l->layer; i++) {
+        const qz_student_linear *other = &s->linear[i];
+        float own;
+        qz_qtensor q = {.scheme = l->q.scheme, .rows = other->n, .cols = other->k, .scales = &own};
+        if (!other->rounded || other->base || other->planned->fused != l->planned->fused ||
+            !qz_student_shares_scale(other))
+            continue;
+        QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &other->weight));
+        *scale = own > *scale ? own : *scale;
+    }
+    return QZ_OK;
+}
+
+qz_status qz_student_fit(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
+{
+    if (!l->base && qz_student_shares_scale(l)) return fit_shared(s, l, q->scales);
+    return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
+}
+
+/* ---- making ---- */
+
 static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const qz_scheme *scheme = &l->planned->scheme;

@@ -101,6 +101,11 @@ QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *ou
 
 /* Of a linear that is rounded; the others stay without one. */
 QZ_NODISCARD qz_status qz_student_add_grid(qz_student *s, qz_student_linear *l, qz_arena *scratch);
+/* Servers keep one scale for a fused set of fp8 matrices, and would round the other parts again: the largest. */
+bool qz_student_shares_scale(const qz_student_linear *l);
+/* Scales and zeros of q from the extremes of `weight`, or of the linear's whole fused set as it is now. */
+QZ_NODISCARD qz_status qz_student_fit(const qz_student *s, const qz_student_linear *l, qz_qtensor *q,
+                                      const qz_tensor *weight);
 /* Learned scales and offsets become those of the grid. */
 void qz_student_start_scales(const qz_student_linear *l);
 
