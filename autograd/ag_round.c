@@ -15,11 +15,20 @@ static float positive(float scale)
     return scale > 1e-12f ? scale : 1e-12f;
 }
 
+/* As the container stores it, straight through for the gradient: what is left of a narrow scale after it was stored
+ * times 127. */
+static float stored_scale(const qz_scheme *s, float scale)
+{
+    const float rounded = qz_scale_round(positive(scale), 1, s->scale_type);
+    if (!s->narrow || s->scale_type != QZ_F32) return rounded;
+    return qz_grid_narrow_scale(rounded, qz_format_of(s->format)->bits);
+}
+
 void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset)
 {
     const int64_t pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     const float top = (float)((1 << qz_format_of(q->scheme.format)->bits) - 1);
-    for (int64_t i = 0; i < pieces; i++) q->scales[i] = qz_scale_round(positive(scale[i]), 1, q->scheme.scale_type);
+    for (int64_t i = 0; i < pieces; i++) q->scales[i] = stored_scale(&q->scheme, scale[i]);
     if (!offset || !q->zeros) return;
     for (int64_t i = 0; i < pieces; i++)
         q->zeros[i] = (uint8_t)qz_rint_small(qz_clamp(offset[i], (float)q->scheme.least_zero, top));
