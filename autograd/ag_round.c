@@ -95,6 +95,22 @@ qz_status qz_ag_fake_quant(qz_var **y, qz_tape *t, qz_var *w, const qz_ag_grid *
     return qz_node_add(t, &spec, NULL);
 }
 
+/* ---- as plain tensors are stored ---- */
+
+qz_status qz_ag_stored(qz_var **y, qz_tape *t, const qz_var *x, qz_dtype type)
+{
+    qz_buffer *buffer;
+    qz_tensor narrow = x->value;
+    QZ_TRY(qz_var_like(y, t, x));
+    QZ_TRY(qz_pool_get(t->pool, &buffer, (size_t)(qz_tensor_count(&narrow) * qz_dtype_bits(type) / 8)));
+    narrow.dtype = type;
+    narrow.data = buffer->data;
+    qz_status status = t->dry ? QZ_OK : qz_op_convert(t->backend, &narrow, &x->value);
+    if (status == QZ_OK && !t->dry) status = qz_op_convert(t->backend, &(*y)->value, &narrow);
+    qz_pool_put(t->pool, buffer);
+    return status;
+}
+
 /* ---- inputs of linears ---- */
 
 typedef struct rounding {

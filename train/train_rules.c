@@ -35,6 +35,14 @@ static qz_ste rule_of(const qz_recipe_quantizer *q)
     return q->pass ? QZ_STE_PASS : QZ_STE_CLIP;
 }
 
+/* Beside a base that stays as it is, an adapter changes nothing of what is stored. */
+static void set_plain(qz_student_rule *out, const qz_train_args *args)
+{
+    if (!args->plan) return;
+    out->plain_type = args->plan->plain_type;
+    out->plain_values = !qz_container_at((size_t)args->recipe->output_as.container.index)->holds;
+}
+
 static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry)
 {
     const qz_recipe_train *how = &args->recipe->train;
@@ -53,6 +61,7 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
                                                   .freeze = q->freeze,
                                                   .start_from_grid = how->init != NULL,
                                                   .rule = rule_of(q)};
+    if (!how->adapter.wanted || how->adapter.merge_aware) set_plain(&out->student, args);
     if (!q->wanted && !how->adapter.merge_aware) out->student.plan = NULL;
     if (how->adapter.wanted) set_adapters(out, how);
 }
