@@ -229,7 +229,8 @@ static bool starts_with_base(const qz_student *s, const char *module)
 static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
-    return merged && !qz_student_is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
+    if (merged && !qz_student_is_adapted(s, l->module)) return &l->planned->scheme;
+    return skips_base(s, l->module) ? NULL : s->adapters.base;
 }
 
 static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)

@@ -10,6 +10,12 @@ static bool is_target(void *context, const char *module)
     return how->adapter.targets.count == 0 || qz_patterns_match(&how->adapter.targets, module);
 }
 
+static bool keeps_base(void *context, const char *module)
+{
+    const qz_recipe_train *how = context;
+    return qz_patterns_match(&how->adapter.base.skip, module);
+}
+
 static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
 {
     const qz_recipe_adapter *a = &how->adapter;
@@ -25,6 +31,7 @@ static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
     if (a->base.wanted) {
         out->base = qz_weights_scheme(&a->base, QZ_F32);
         out->adapters.base = &out->base;
+        out->adapters.base_skips = keeps_base;
     }
     out->student.adapters = &out->adapters;
 }
