@@ -211,6 +211,26 @@ Test(train, methods_of_qcal)
                 with(&r, "train.init=ptq", "weights.solver=careful"));
 }
 
+#define SORTED "weights.solver={\"method\": \"careful\", \"order\": \"desc\"}"
+
+/* A permutation has no place in a grid that is trained. */
+Test(train, orders_of_a_solver)
+{
+    qz_recipe *r;
+    check_fails(QZ_ARG, "weights.solver.order: found \"desc\", whose groups are permuted",
+                with(&r, "train.init=ptq", SORTED, CALIBRATION));
+    check_fails(QZ_ARG, "overrides.0.weights.solver.order: found \"desc\"",
+                with(&r, "train.init=ptq", CALIBRATION,
+                     "overrides=[{\"match\": [\"a\"], \"weights\": {\"solver\": {\"method\": \"careful\", "
+                     "\"order\": \"desc\"}}}]"));
+    check_ok(with(&r, "train.init=ptq", SORTED, CALIBRATION, "weights.group=channel"));
+    cr_assert(qz_weights_ordered(&r->weights));
+    check_ok(
+        with(&r, "train.init=ptq", CALIBRATION, "weights.solver={\"method\": \"careful\", \"order\": \"static\"}"));
+    cr_assert_not(qz_weights_ordered(&r->weights));
+    check_ok(with(&r, "train.parameters=adapter", SORTED, CALIBRATION));
+}
+
 /* Training that rounds sees the inputs and the cache itself. */
 Test(train, static_scales_without_calibration)
 {
