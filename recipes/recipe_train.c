@@ -165,6 +165,11 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
             "found \"%s\", but scales are learned of integer formats only: set train.quantizer.method "
             "to \"ste\"",
             format->name);
+    if (w->double_quant)
+        return qz_recipe_fail(r, "weights.double_quant",
+                              "found true, but scales that are quantized themselves are not trained through: set "
+                              "false, or train an adapter with train.adapter.merge_aware false and double_quant in "
+                              "train.adapter.base");
     if (q->method == QZ_TRAIN_LSQ_PLUS && w->symmetric)
         return qz_recipe_fail(
             r, "weights.symmetric",
