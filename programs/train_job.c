@@ -113,11 +113,10 @@ qz_status qz_job_plan_training(qz_job *job)
     qz_train_plan training;
     qz_plan *p = &job->plan;
     const qz_train_args args = qz_job_train_args(job);
-    const qz_recipe_train *t = &job->recipe->train;
     QZ_TRY(check_outside(args.plan));
     const qz_status fits = qz_train_plan_make(&training, &args, job->gflops);
     put_rows(p, &training);
-    p->disk_bytes += (uint64_t)(t->keep + 1) * training.state_bytes;
+    p->disk_bytes += (uint64_t)training.states * training.state_bytes;
     p->flops += training.flops;
     p->seconds += training.seconds;
     job->parameters = training.parameters;

@@ -50,6 +50,7 @@ typedef struct qz_train_plan {
     int rows;
     uint64_t memory_bytes, memory_available;
     uint64_t state_bytes; /* of one state file */
+    int64_t states;       /* that are there at once, one of them being written */
     int64_t tokens;       /* of all steps */
     double flops;         /* of all steps */
     double seconds;       /* at the rate given; 0: not known */
