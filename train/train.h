@@ -62,11 +62,12 @@ typedef struct qz_train_plan {
 QZ_NODISCARD qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops);
 
 typedef struct qz_train_result {
-    int64_t steps, resumed_from; /* done; the state that the run went on from, 0: none */
-    int64_t tokens;              /* that counted in the loss, in this run */
-    double seconds, tokens_per_second;
-    double loss;             /* of the last step */
-    double first_perplexity; /* before the first step; NaN, as the next two: no evaluation */
+    int64_t steps, resumed_from;       /* done; the state that the run went on from, 0: none */
+    int64_t tokens;                    /* that counted in the loss */
+    int64_t tokens_of_run;             /* of these, since the state that it went on from */
+    double seconds, tokens_per_second; /* of this run */
+    double loss;                       /* of the last step */
+    double first_perplexity;           /* before the first step; NaN, as the next two: no evaluation */
     double last_perplexity, best_perplexity;
     int64_t best_step;
     bool stopped_early;
