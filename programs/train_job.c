@@ -68,8 +68,12 @@ qz_status qz_job_open_training(qz_job *job, const qz_cli *cli)
         QZ_TRY(open_beside(&job->start, job, "train.init", t->init, cli));
         QZ_TRY(check_start(job));
     }
-    if (t->loss.teacher) QZ_TRY(open_beside(&job->teacher, job, "train.loss.teacher", t->loss.teacher, cli));
-    return QZ_OK;
+    if (!t->loss.teacher) return QZ_OK;
+    QZ_TRY(open_beside(&job->teacher, job, "train.loss.teacher", t->loss.teacher, cli));
+    const int64_t most = qz_model_config_of(job->teacher.model)->context;
+    if (t->sequence_length <= most) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "train.sequence_length: found %lld, but max_position_embeddings of %s is %lld",
+                   (long long)t->sequence_length, t->loss.teacher, (long long)most);
 }
 
 qz_train_args qz_job_train_args(const qz_job *job)
