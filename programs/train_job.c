@@ -3,6 +3,7 @@
 #include "programs/output_folder.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 /* A folder beside the model's, with the same vocabulary. */
 static qz_status open_beside(qz_session *out, const qz_job *job, const char *key, const char *folder, const qz_cli *cli)
@@ -60,10 +61,24 @@ static qz_status check_accept(const qz_recipe *r)
                    key, key, key);
 }
 
+/* Two paths of one file: what training is chosen by cannot be what it is measured on. */
+static qz_status check_validation(const qz_recipe *r)
+{
+    struct stat a, b;
+    if (!r->train.validation.wanted || !r->evaluate.wanted) return QZ_OK;
+    if (stat(r->train.validation.data, &a) != 0 || stat(r->evaluate.data, &b) != 0) return QZ_OK; /* reading tells */
+    if (a.st_dev != b.st_dev || a.st_ino != b.st_ino) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "train.validation.data: %s is the file of evaluate.data, %s: what training is chosen by cannot be "
+                   "what it is measured on; name another text",
+                   r->train.validation.data, r->evaluate.data);
+}
+
 qz_status qz_job_open_training(qz_job *job, const qz_cli *cli)
 {
     const qz_recipe_train *t = &job->recipe->train;
     QZ_TRY(check_accept(job->recipe));
+    QZ_TRY(check_validation(job->recipe));
     if (t->init && !qz_recipe_starts_from_ptq(job->recipe)) {
         QZ_TRY(open_beside(&job->start, job, "train.init", t->init, cli));
         QZ_TRY(check_start(job));

@@ -1,5 +1,6 @@
 /* qat train: recipes that are sound by themselves, but not with what their paths lead to, or with what is measured.
  * They are refused with the key to change, and before anything is computed. */
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "testing/qat_runs.h"
@@ -39,4 +40,20 @@ Test(train_refused, windows_longer_than_the_model_reads)
     check_qat("plan", w3, FROM_ROUNDED, "train.init=null", "train.quantizer=null",
               "calibration={\"data\": \"none\", \"sequence_length\": 513}");
     check_qat("plan", w3, FROM_ROUNDED, "evaluate.sequence_length=512", "train.sequence_length=512");
+}
+
+/* The text of evaluate.data under other names. */
+Test(train_refused, validation_on_the_text_that_is_reported)
+{
+    const char *const w3 = "recipes/qat-w3.json", *out = output(place("same")), *link = place("link.txt");
+    const char *linked = qz_arena_printf(arena, "train.validation={\"data\": \"%s\"}", link);
+    char *here = getcwd(NULL, 0);
+    unlink(link);
+    cr_assert(here && symlink(qz_arena_printf(arena, "%s/demo/text/test.txt", here), link) == 0);
+    free(here);
+    check_refused(2, "train.validation.data: demo/../demo/text/test.txt is the file of evaluate.data", "train", w3, out,
+                  FROM_ROUNDED, "train.validation={\"data\": \"demo/../demo/text/test.txt\"}");
+    check_refused(2, "train.validation.data: ", "plan", w3, out, FROM_ROUNDED, linked);
+    check_qat("plan", w3, FROM_ROUNDED, "train.validation={\"data\": \"demo/text/valid.txt\"}");
+    check_qat("plan", w3, FROM_ROUNDED, linked, "evaluate=null");
 }
