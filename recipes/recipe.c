@@ -97,6 +97,7 @@ qz_status qz_recipe_read_single(const qz_recipe_reader *r, const qz_json_node *r
     QZ_TRY(qz_recipe_fill(r, root));
     QZ_TRY(qz_recipe_check_rules(r, root));
     QZ_TRY(qz_recipe_read_exceptions(r, root));
+    QZ_TRY(qz_recipe_check_effects(r));
     return qz_recipe_canonize(r);
 }
 
@@ -149,4 +150,11 @@ qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type)
     if (w->group == QZ_GROUP_TENSOR) s.piece_rows = s.piece_cols = 0;
     if (w->group == QZ_GROUP_BLOCK) s.piece_rows = s.piece_cols = BLOCK;
     return s;
+}
+
+bool qz_weights_ordered(const qz_recipe_weights *w)
+{
+    const qz_options *options = &w->solver.options;
+    const int order = options->table ? qz_options_index(options->table, "order") : -1;
+    return order >= 0 && strcmp(qz_options_choice(options, "order"), "desc") == 0;
 }

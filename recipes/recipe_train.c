@@ -37,18 +37,25 @@ static qz_train_scales default_scales(const qz_recipe_train *t)
  * 0.05), so a step in its codes is that much longer. */
 static const double codes_a_scale = 50;
 
+/* Of what is not learned none is filled in, so that one that is there was given. */
+static void fill_rates(qz_recipe_train *t, const qz_json_node *train)
+{
+    if (qz_recipe_learns_scales(t)) set_absent(&t->scale_learning_rate, train, "scale_learning_rate", t->learning_rate);
+    if (qz_recipe_learns_offsets(t))
+        set_absent(&t->offset_learning_rate, train, "offset_learning_rate", codes_a_scale * t->scale_learning_rate);
+}
+
 static void fill_defaults(qz_recipe *recipe, const qz_json_node *train)
 {
     qz_recipe_train *t = &recipe->train;
     const bool random = t->start == QZ_TRAIN_FROM_RANDOM, adapter = t->parameters == QZ_TRAIN_ADAPTER;
     set_absent(&t->learning_rate, train, "learning_rate", random ? 1e-3 : adapter ? 2e-4 : 1e-4);
-    set_absent(&t->scale_learning_rate, train, "scale_learning_rate", t->learning_rate);
-    set_absent(&t->offset_learning_rate, train, "offset_learning_rate", codes_a_scale * t->scale_learning_rate);
     set_absent(&t->weight_decay, train, "weight_decay", random ? 0.1 : 0);
     if (t->micro_batch == 0) t->micro_batch = t->batch;
     t->adapter.wanted = t->adapter.wanted || adapter;
     t->quantizer.wanted = t->quantizer.wanted || (recipe->weights.wanted && (!adapter || t->adapter.merge_aware));
     if (!qz_json_get(qz_json_get(train, "quantizer"), "scales")) t->quantizer.scales = default_scales(t);
+    fill_rates(t, train);
 }
 
 /* ---- what is refused ---- */
@@ -145,6 +152,15 @@ static qz_status check_method(reader *r, const qz_recipe_quantizer *q)
     return QZ_OK;
 }
 
+/* Codes are trained with the groups of neighbours that they are stored in. */
+static qz_status check_order(reader *r, const qz_recipe_weights *w)
+{
+    if (!qz_weights_ordered(w) || w->group <= 0) return QZ_OK;
+    return qz_recipe_fail(r, "weights.solver.order",
+                          "found \"desc\", whose groups are permuted (g_idx), which is not trained with: set "
+                          "\"static\"");
+}
+
 qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
 {
     const qz_recipe_quantizer *q = &r->recipe->train.quantizer;
@@ -156,6 +172,11 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
             "found \"%s\", but scales are learned of integer formats only: set train.quantizer.method "
             "to \"ste\"",
             format->name);
+    if (w->double_quant)
+        return qz_recipe_fail(r, "weights.double_quant",
+                              "found true, but scales that are quantized themselves are not trained through: set "
+                              "false, or train an adapter with train.adapter.merge_aware false and double_quant in "
+                              "train.adapter.base");
     if (q->method == QZ_TRAIN_LSQ_PLUS && w->symmetric)
         return qz_recipe_fail(
             r, "weights.symmetric",
@@ -170,7 +191,7 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
                               "found \"%s\", but training rounds to nearest and runs a solver only with train.init "
                               "\"ptq\": set it, or leave the solver out",
                               w->solver.name);
-    return QZ_OK;
+    return check_order(r, w);
 }
 
 /* Where the quantizer's scales come from. */
