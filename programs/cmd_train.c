@@ -184,6 +184,19 @@ static qz_status training_folder(const char **out, const qz_run *r)
     return *out ? qz_folder_make(*out) : qz_arena_failed(r->cli->arena);
 }
 
+/* A state can be gone on from with another number of steps, but not backwards. */
+static qz_status check_steps(const qz_run *r, const char *folder)
+{
+    int64_t done;
+    if (!r->cli->resume) return QZ_OK;
+    QZ_TRY(qz_state_newest(&done, folder));
+    if (done <= r->job.recipe->train.steps) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "train.steps: is %lld, but %s holds the state after step %lld; ask for as many at least, or remove "
+                   "the states that went too far",
+                   (long long)r->job.recipe->train.steps, folder, (long long)done);
+}
+
 static qz_status train_on(qz_run *r, qz_loader *loader)
 {
     char hash[2][QZ_HASH_TEXT] = {"", ""};
@@ -195,6 +208,7 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     args.loader = loader;
     if (r->job.recipe->train.validation.wanted) args.evaluation = &r->validation;
     QZ_TRY(training_folder(&args.folder, r));
+    QZ_TRY(check_steps(r, args.folder));
     args.model_hash = hash[0];
     args.teacher_hash = hash[1];
     args.resume = r->cli->resume;
