@@ -48,9 +48,7 @@ typedef struct planning {
 static void fill_scheme(qz_export_linear *l, const qz_recipe_weights *weights, const planning *p)
 {
     l->scheme = qz_weights_scheme(weights, p->plain_type == QZ_BF16 ? QZ_BF16 : QZ_F16);
-    const qz_option *options = weights->solver.options.table;
-    const int order = options ? qz_options_index(options, "order") : -1;
-    l->ordered = order >= 0 && strcmp(qz_options_choice(&weights->solver.options, "order"), "desc") == 0;
+    l->ordered = qz_weights_ordered(weights);
     if (p->container->settle) p->container->settle(l, p->plain_type);
 }
 

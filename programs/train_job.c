@@ -48,9 +48,22 @@ qz_status qz_job_redirect(qz_job *job, qz_recipe *recipe, const qz_cli *cli)
     return qz_output_keeps(recipe->output, job->adapter);
 }
 
+/* An adapter is judged in memory, by its loss. The merged model's distributions are compared when there is one, so a
+ * recipe may ask for that, but not of its training. */
+static qz_status check_accept(const qz_recipe *r)
+{
+    const char *key = r->evaluate.accept_kl > 0 ? "kl" : r->evaluate.accept_top1 > 0 ? "top1_agreement" : NULL;
+    if (!key || !r->train.adapter.wanted) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "evaluate.accept.%s: training an adapter measures perplexity only: set perplexity_ratio, and ask "
+                   "for %s when merging (--set evaluate.accept.%s=... of `qat merge`)",
+                   key, key, key);
+}
+
 qz_status qz_job_open_training(qz_job *job, const qz_cli *cli)
 {
     const qz_recipe_train *t = &job->recipe->train;
+    QZ_TRY(check_accept(job->recipe));
     if (t->init && !qz_recipe_starts_from_ptq(job->recipe)) {
         QZ_TRY(open_beside(&job->start, job, "train.init", t->init, cli));
         QZ_TRY(check_start(job));

@@ -150,3 +150,10 @@ qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type)
     if (w->group == QZ_GROUP_BLOCK) s.piece_rows = s.piece_cols = BLOCK;
     return s;
 }
+
+bool qz_weights_ordered(const qz_recipe_weights *w)
+{
+    const qz_options *options = &w->solver.options;
+    const int order = options->table ? qz_options_index(options->table, "order") : -1;
+    return order >= 0 && strcmp(qz_options_choice(options, "order"), "desc") == 0;
+}

@@ -145,6 +145,15 @@ static qz_status check_method(reader *r, const qz_recipe_quantizer *q)
     return QZ_OK;
 }
 
+/* Codes are trained with the groups of neighbours that they are stored in. */
+static qz_status check_order(reader *r, const qz_recipe_weights *w)
+{
+    if (!qz_weights_ordered(w) || w->group <= 0) return QZ_OK;
+    return qz_recipe_fail(r, "weights.solver.order",
+                          "found \"desc\", whose groups are permuted (g_idx), which is not trained with: set "
+                          "\"static\"");
+}
+
 qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
 {
     const qz_recipe_quantizer *q = &r->recipe->train.quantizer;
@@ -156,6 +165,11 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
             "found \"%s\", but scales are learned of integer formats only: set train.quantizer.method "
             "to \"ste\"",
             format->name);
+    if (w->double_quant)
+        return qz_recipe_fail(r, "weights.double_quant",
+                              "found true, but scales that are quantized themselves are not trained through: set "
+                              "false, or train an adapter with train.adapter.merge_aware false and double_quant in "
+                              "train.adapter.base");
     if (q->method == QZ_TRAIN_LSQ_PLUS && w->symmetric)
         return qz_recipe_fail(
             r, "weights.symmetric",
@@ -170,7 +184,7 @@ qz_status qz_recipe_check_trained(reader *r, const qz_recipe_weights *w)
                               "found \"%s\", but training rounds to nearest and runs a solver only with train.init "
                               "\"ptq\": set it, or leave the solver out",
                               w->solver.name);
-    return QZ_OK;
+    return check_order(r, w);
 }
 
 /* Where the quantizer's scales come from. */

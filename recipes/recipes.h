@@ -222,6 +222,9 @@ QZ_NODISCARD qz_status qz_recipe_parse(qz_recipe **out, const char *text, size_t
                                        qz_arena *arena);
 /* The scheme that they describe; scale_type is what the container stores. */
 qz_scheme qz_weights_scheme(const qz_recipe_weights *w, qz_dtype scale_type);
+/* The solver is told to sort the inputs into groups of its own (GPTQ's desc_act), which are stored with a permutation.
+ */
+bool qz_weights_ordered(const qz_recipe_weights *w);
 /* What applies to a module: the last override that matches it, else the recipe's own. False: it stays as it is. */
 bool qz_recipe_module(const qz_recipe *r, const char *module, const qz_recipe_weights **weights,
                       const qz_recipe_activations **activations);

@@ -18,7 +18,12 @@ static const qz_plugin fake_turning = {"turning", "turns vectors", "", NULL};
 static const qz_plugin fake_plain = {"plain", "smallest to largest", "", NULL};
 static const qz_plugin fake_shrink = {"shrink", "searches a smaller range", "", NULL};
 static const qz_plugin fake_nearest = {"nearest", "rounds to nearest", "", NULL};
-static const qz_plugin fake_careful = {"careful", "rounds with feedback", "", NULL};
+static const char *const fake_orders[] = {"static", "desc", NULL};
+static const qz_option fake_careful_options[] = {
+    QZ_OPTION_CHOICE("order", 0, fake_orders, "in which columns are rounded"),
+    QZ_OPTION_END,
+};
+static const qz_plugin fake_careful = {"careful", "rounds with feedback", "", fake_careful_options};
 static const qz_option fake_tail_options[] = {
     QZ_OPTION_NUMBER("share", 0.999, 0.5, 1, "what is kept"),
     QZ_OPTION_END,

@@ -211,6 +211,42 @@ Test(train, methods_of_qcal)
                 with(&r, "train.init=ptq", "weights.solver=careful"));
 }
 
+#define SORTED "weights.solver={\"method\": \"careful\", \"order\": \"desc\"}"
+
+/* A permutation has no place in a grid that is trained. */
+Test(train, orders_of_a_solver)
+{
+    qz_recipe *r;
+    check_fails(QZ_ARG, "weights.solver.order: found \"desc\", whose groups are permuted",
+                with(&r, "train.init=ptq", SORTED, CALIBRATION));
+    check_fails(QZ_ARG, "overrides.0.weights.solver.order: found \"desc\"",
+                with(&r, "train.init=ptq", CALIBRATION,
+                     "overrides=[{\"match\": [\"a\"], \"weights\": {\"solver\": {\"method\": \"careful\", "
+                     "\"order\": \"desc\"}}}]"));
+    check_ok(with(&r, "train.init=ptq", SORTED, CALIBRATION, "weights.group=channel"));
+    cr_assert(qz_weights_ordered(&r->weights));
+    check_ok(
+        with(&r, "train.init=ptq", CALIBRATION, "weights.solver={\"method\": \"careful\", \"order\": \"static\"}"));
+    cr_assert_not(qz_weights_ordered(&r->weights));
+    check_ok(with(&r, "train.parameters=adapter", SORTED, CALIBRATION));
+}
+
+#define TWICE "weights={\"format\": \"nf4\", \"double_quant\": true}"
+
+/* Scales that are quantized themselves: stored or frozen, but not trained through. */
+Test(train, scales_that_are_quantized)
+{
+    qz_recipe *r;
+    check_fails(QZ_ARG, "weights.double_quant: found true, but scales that are quantized themselves", with(&r, TWICE));
+    check_fails(QZ_ARG, "weights.double_quant: found true",
+                with(&r, TWICE, "train.parameters=adapter", "train.adapter.merge_aware=true"));
+    check_fails(QZ_ARG, "overrides.0.weights.double_quant: found true",
+                with(&r, "weights={\"format\": \"nf4\"}",
+                     "overrides=[{\"match\": [\"a\"], \"weights\": {\"double_quant\": true}}]"));
+    check_ok(with(&r, TWICE, "train.parameters=adapter"));
+    check_ok(with(&r, "weights={\"format\": \"nf4\"}"));
+}
+
 /* Training that rounds sees the inputs and the cache itself. */
 Test(train, static_scales_without_calibration)
 {
