@@ -71,6 +71,25 @@ Test(train, an_adapter_merges_into_what_was_trained)
     cr_assert(fabs(found / trained - 1) < 1e-5, "%.9g, trained %.9g", found, trained);
 }
 
+/* Static scales of inputs and cache follow the training's text; merging takes those, not others. */
+Test(train, static_scales_are_merged_as_trained)
+{
+    static const char *const rounds[][2] = {{"activations={\"format\": \"int8\", \"mode\": \"static\"}", "inputs"},
+                                            {"kv_cache={\"format\": \"fp8_e4m3\", \"granularity\": \"head\"}", "cache"}};
+    for (int i = 0; i < 2; i++) {
+        const char *out = place(rounds[i][1]), *merged = place(qz_arena_printf(arena, "%s-merged", rounds[i][1]));
+        const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+        const char *const format = "weights.format=int8", *const group = "weights.group=\"channel\"";
+        check_qat("train", "recipes/qlora.json", output(out), rounds[i][0], format, group, "train.learning_rate=0.01");
+        check_qat("merge", "recipes/qlora.json", adapter, output(merged), rounds[i][0], format, group);
+        const double trained = reported(out, "result", "quantized", "perplexity"), found = evaluated(merged);
+        cr_assert(fabs(found / trained - 1) < 1e-5, "%s: %.9g, trained %.9g", rounds[i][1], found, trained);
+        cr_assert_eq(remove(below(out, "activation_scales.safetensors")), 0);
+        check_refused(2, "there are no static scales of activations or cache beside the adapter", "merge",
+                      "recipes/qlora.json", adapter, output(place("none")), rounds[i][0], format, group);
+    }
+}
+
 /* Unrounded in training: the sum is quantized by the recipe's solver, or written as it is. */
 Test(train, a_plain_adapter_merges_into_any_container)
 {
