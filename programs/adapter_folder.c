@@ -128,7 +128,8 @@ static qz_status write_shards(const char *folder, qz_adapter_fill fill, qz_stude
 static qz_status write_file(const char *folder, const char *name, qz_adapter_fill fill, qz_student *s,
                             const qz_export_plan *plan, qz_arena *arena)
 {
-    const char *path = qz_path_join(arena, folder, name), *beside = path ? qz_arena_printf(arena, "%s.new", path) : NULL;
+    const char *path = qz_path_join(arena, folder, name),
+               *beside = path ? qz_arena_printf(arena, "%s.new", path) : NULL;
     const char *made = beside ? qz_path_join(arena, beside, "model.safetensors") : NULL;
     if (!made) return qz_arena_failed(arena);
     QZ_TRY(qz_folder_make(beside));
@@ -152,8 +153,7 @@ qz_status qz_adapter_write(const char *folder, qz_student *s, const qz_recipe *r
     qz_arena *arena;
     QZ_TRY(qz_arena_new(&arena, "adapter"));
     const char *config = qz_path_join(arena, folder, CONFIG);
-    qz_status status =
-        config ? write_file(folder, WEIGHTS, fill_tensors, s, NULL, arena) : qz_arena_failed(arena);
+    qz_status status = config ? write_file(folder, WEIGHTS, fill_tensors, s, NULL, arena) : qz_arena_failed(arena);
     if (status == QZ_OK) status = write_config(config, s, recipe);
     qz_arena_free(arena);
     return status;

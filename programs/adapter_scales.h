@@ -1,5 +1,5 @@
-/* The static scales of inputs and cache that a merge_aware adapter was trained with: activation_scales.safetensors beside
- * it, which PEFT does not look at. */
+/* The static scales of inputs and cache that a merge_aware adapter was trained with: activation_scales.safetensors
+ * beside it, which PEFT does not look at. */
 #ifndef QZ_PROGRAMS_ADAPTER_SCALES_H
 #define QZ_PROGRAMS_ADAPTER_SCALES_H
 

@@ -4,6 +4,7 @@
  * the sum is a plain model, which the recipe's own qcal job quantizes; without `weights` it is written as it is. */
 #include "base/file.h"
 #include "programs/adapter_folder.h"
+#include "programs/adapter_origin.h"
 #include "programs/adapter_scales.h"
 #include "programs/checkpoint_run.h"
 #include "programs/signals.h"
@@ -124,6 +125,8 @@ static qz_status merge(qz_run *r, qz_student *student)
     if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation, r->progress));
     merged->measured = evaluates;
     qz_student_round(student, true);
+    merged->rounds = evaluates && r->job.recipe->weights.wanted && is_rounded_here(r);
+    if (merged->rounds) QZ_TRY(qz_train_judge(&merged->rounded, student, &r->evaluation, r->progress));
     return write_merged(r, student);
 }
 
@@ -131,6 +134,7 @@ static qz_status work(qz_run *r)
 {
     qz_student *student;
     QZ_TRY(check_scales(r));
+    qz_adapter_warn_other_grid(r->job.adapter, r->job.recipe);
     QZ_TRY(qz_run_load_texts(r));
     QZ_TRY(qz_run_evaluate_original(r));
     const qz_train_args args = qz_job_train_args(&r->job);
