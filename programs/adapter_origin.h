@@ -4,9 +4,9 @@
 
 #include "recipes/recipes.h"
 
-/* Warns (qz_warn) of each number format that it was trained with and `recipe` does not have: the base that it was fitted
- * to and, where it is merge_aware, what the merged weights, inputs and cache are rounded to. Silent where there is no
- * report of ours: an adapter made elsewhere. */
+/* Warns (qz_warn) of each number format that it was trained with and `recipe` does not have: the base that it was
+ * fitted to and, where it is merge_aware, what the merged weights, inputs and cache are rounded to. Silent where there
+ * is no report of ours: an adapter made elsewhere. */
 void qz_adapter_warn_other_grid(const char *folder, const qz_recipe *recipe);
 
 #endif

@@ -72,8 +72,8 @@ static qz_status merge_and_quantize(qz_run *r, qz_student *student)
 
 /* ---- the merge ---- */
 
-/* Does the student round as the checkpoint will? Static scales of inputs and cache come from text: those of the training
- * lie beside the adapter. */
+/* Does the student round as the checkpoint will? Static scales of inputs and cache come from text: those of the
+ * training lie beside the adapter. */
 static bool is_rounded_here(const qz_run *r)
 {
     const qz_recipe *recipe = r->job.output[0].recipe;
