@@ -52,6 +52,27 @@ static bool trains(const qz_job *job)
     return job->recipe->train.wanted && !job->adapter;
 }
 
+static qz_status check_length(const char *key, int64_t length, bool used, const qz_job *job)
+{
+    const int64_t most = qz_model_config_of(job->session.model)->context;
+    if (!used || length <= most) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "%s: found %lld, but max_position_embeddings of %s is %lld: set it to at most that", key,
+                   (long long)length, job->recipe->model, (long long)most);
+}
+
+/* Windows that are longer than the model's context. */
+static qz_status check_lengths(const qz_job *job)
+{
+    const qz_recipe *r = job->recipe;
+    const qz_recipe_train *t = &r->train;
+    const bool calibrates = (!trains(job) || qz_recipe_starts_from_ptq(r)) && r->calibration.data;
+    QZ_TRY(check_length("calibration.sequence_length", r->calibration.sequence_length, calibrates, job));
+    QZ_TRY(check_length("evaluate.sequence_length", r->evaluate.sequence_length, r->evaluate.wanted, job));
+    QZ_TRY(check_length("train.sequence_length", t->sequence_length, trains(job), job));
+    return check_length("train.validation.sequence_length", t->validation.sequence_length,
+                        trains(job) && t->validation.wanted, job);
+}
+
 static qz_status make_plans(qz_job *job, qz_arena *arena)
 {
     qz_calib_output outputs[QZ_RECIPE_OUTPUTS];
@@ -84,7 +105,8 @@ qz_status qz_job_open(qz_job *out, const qz_cli *cli)
     if (cli->merges) QZ_TRY(qz_job_redirect(out, recipe, cli));
     QZ_TRY(collect_outputs(out, recipe, cli));
     QZ_TRY(qz_session_open(&out->session, recipe->model, recipe->backend, out->output[0].pass_through, cli->arena));
-    qz_status status = trains(out) ? qz_job_open_training(out, cli) : QZ_OK;
+    qz_status status = check_lengths(out);
+    if (status == QZ_OK && trains(out)) status = qz_job_open_training(out, cli);
     if (status == QZ_OK) status = plan(out, cli->arena);
     if (status != QZ_OK) qz_job_close(out);
     return status;

@@ -3,6 +3,7 @@
 #include "programs/output_folder.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 /* A folder beside the model's, with the same vocabulary. */
 static qz_status open_beside(qz_session *out, const qz_job *job, const char *key, const char *folder, const qz_cli *cli)
@@ -60,16 +61,34 @@ static qz_status check_accept(const qz_recipe *r)
                    key, key, key);
 }
 
+/* Two paths of one file: what training is chosen by cannot be what it is measured on. */
+static qz_status check_validation(const qz_recipe *r)
+{
+    struct stat a, b;
+    if (!r->train.validation.wanted || !r->evaluate.wanted) return QZ_OK;
+    if (stat(r->train.validation.data, &a) != 0 || stat(r->evaluate.data, &b) != 0) return QZ_OK; /* reading tells */
+    if (a.st_dev != b.st_dev || a.st_ino != b.st_ino) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "train.validation.data: %s is the file of evaluate.data, %s: what training is chosen by cannot be "
+                   "what it is measured on; name another text",
+                   r->train.validation.data, r->evaluate.data);
+}
+
 qz_status qz_job_open_training(qz_job *job, const qz_cli *cli)
 {
     const qz_recipe_train *t = &job->recipe->train;
     QZ_TRY(check_accept(job->recipe));
+    QZ_TRY(check_validation(job->recipe));
     if (t->init && !qz_recipe_starts_from_ptq(job->recipe)) {
         QZ_TRY(open_beside(&job->start, job, "train.init", t->init, cli));
         QZ_TRY(check_start(job));
     }
-    if (t->loss.teacher) QZ_TRY(open_beside(&job->teacher, job, "train.loss.teacher", t->loss.teacher, cli));
-    return QZ_OK;
+    if (!t->loss.teacher) return QZ_OK;
+    QZ_TRY(open_beside(&job->teacher, job, "train.loss.teacher", t->loss.teacher, cli));
+    const int64_t most = qz_model_config_of(job->teacher.model)->context;
+    if (t->sequence_length <= most) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "train.sequence_length: found %lld, but max_position_embeddings of %s is %lld",
+                   (long long)t->sequence_length, t->loss.teacher, (long long)most);
 }
 
 qz_train_args qz_job_train_args(const qz_job *job)
@@ -113,11 +132,10 @@ qz_status qz_job_plan_training(qz_job *job)
     qz_train_plan training;
     qz_plan *p = &job->plan;
     const qz_train_args args = qz_job_train_args(job);
-    const qz_recipe_train *t = &job->recipe->train;
     QZ_TRY(check_outside(args.plan));
     const qz_status fits = qz_train_plan_make(&training, &args, job->gflops);
     put_rows(p, &training);
-    p->disk_bytes += (uint64_t)(t->keep + 1) * training.state_bytes;
+    p->disk_bytes += (uint64_t)training.states * training.state_bytes;
     p->flops += training.flops;
     p->seconds += training.seconds;
     job->parameters = training.parameters;

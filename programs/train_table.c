@@ -97,9 +97,11 @@ static void print_training(const qz_run_result *r, FILE *out)
 {
     char time[32];
     const qz_train_result *t = &r->training;
-    fprintf(out, "\n%lld steps, loss %.4f; %lld tokens in %s, %.0f tokens/s\n", (long long)t->steps, t->loss,
-            (long long)t->tokens, qz_text_seconds(time, t->seconds), t->tokens_per_second);
-    if (t->resumed_from) fprintf(out, "went on after step %lld\n", (long long)t->resumed_from);
+    fprintf(out, "\n%lld steps, loss %.4f; %lld tokens", (long long)t->steps, t->loss, (long long)t->tokens);
+    if (t->resumed_from)
+        fprintf(out, "; went on after step %lld, since then %lld", (long long)t->resumed_from,
+                (long long)t->tokens_of_run);
+    fprintf(out, " in %s, %.0f tokens/s\n", qz_text_seconds(time, t->seconds), t->tokens_per_second);
     if (t->stopped_early)
         fprintf(out, "stopped early: no gain in %lld evaluations\n", (long long)r->recipe->train.patience);
     if (isfinite(t->first_perplexity))

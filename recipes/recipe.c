@@ -97,6 +97,7 @@ qz_status qz_recipe_read_single(const qz_recipe_reader *r, const qz_json_node *r
     QZ_TRY(qz_recipe_fill(r, root));
     QZ_TRY(qz_recipe_check_rules(r, root));
     QZ_TRY(qz_recipe_read_exceptions(r, root));
+    QZ_TRY(qz_recipe_check_effects(r));
     return qz_recipe_canonize(r);
 }
 

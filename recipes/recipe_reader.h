@@ -70,6 +70,10 @@ QZ_NODISCARD qz_status qz_recipe_check_scheme(const qz_recipe_reader *r, const c
 QZ_NODISCARD qz_status qz_recipe_check_train(const qz_recipe_reader *r, const qz_json_node *root);
 /* Weights, the recipe's or an override's, that are rounded while training. */
 QZ_NODISCARD qz_status qz_recipe_check_trained(const qz_recipe_reader *r, const qz_recipe_weights *w);
+/* recipe_effect.c: keys of training that have no effect; once the exceptions are read. */
+QZ_NODISCARD qz_status qz_recipe_check_effects(const qz_recipe_reader *r);
+bool qz_recipe_learns_scales(const qz_recipe_train *t); /* of weights or activations */
+bool qz_recipe_learns_offsets(const qz_recipe_train *t);
 QZ_NODISCARD qz_status qz_recipe_check_activations(const qz_recipe_reader *r, const qz_json_node *root,
                                                    qz_recipe_activations *a);
 /* recipe_canonical.c: sets recipe->text and recipe->hash. */

@@ -37,18 +37,25 @@ static qz_train_scales default_scales(const qz_recipe_train *t)
  * 0.05), so a step in its codes is that much longer. */
 static const double codes_a_scale = 50;
 
+/* Of what is not learned none is filled in, so that one that is there was given. */
+static void fill_rates(qz_recipe_train *t, const qz_json_node *train)
+{
+    if (qz_recipe_learns_scales(t)) set_absent(&t->scale_learning_rate, train, "scale_learning_rate", t->learning_rate);
+    if (qz_recipe_learns_offsets(t))
+        set_absent(&t->offset_learning_rate, train, "offset_learning_rate", codes_a_scale * t->scale_learning_rate);
+}
+
 static void fill_defaults(qz_recipe *recipe, const qz_json_node *train)
 {
     qz_recipe_train *t = &recipe->train;
     const bool random = t->start == QZ_TRAIN_FROM_RANDOM, adapter = t->parameters == QZ_TRAIN_ADAPTER;
     set_absent(&t->learning_rate, train, "learning_rate", random ? 1e-3 : adapter ? 2e-4 : 1e-4);
-    set_absent(&t->scale_learning_rate, train, "scale_learning_rate", t->learning_rate);
-    set_absent(&t->offset_learning_rate, train, "offset_learning_rate", codes_a_scale * t->scale_learning_rate);
     set_absent(&t->weight_decay, train, "weight_decay", random ? 0.1 : 0);
     if (t->micro_batch == 0) t->micro_batch = t->batch;
     t->adapter.wanted = t->adapter.wanted || adapter;
     t->quantizer.wanted = t->quantizer.wanted || (recipe->weights.wanted && (!adapter || t->adapter.merge_aware));
     if (!qz_json_get(qz_json_get(train, "quantizer"), "scales")) t->quantizer.scales = default_scales(t);
+    fill_rates(t, train);
 }
 
 /* ---- what is refused ---- */

@@ -137,10 +137,11 @@ const qz_state_tensor *qz_optimizer_tensors(const qz_optimizer *o, int *count)
 
 /* ---- a step ---- */
 
-/* Squares of finite F32 cannot overflow a double: the norm is finite exactly when every gradient is. */
+/* Squares of finite F32 cannot overflow a double: the norm is finite exactly when every gradient is. From the end,
+ * since the last linear is the first on the way back: what spoils one spoils those before it. */
 static qz_status refuse(const qz_optimizer *o, int64_t step)
 {
-    for (int i = 0; i < o->parameters.count; i++) {
+    for (int i = o->parameters.count - 1; i >= 0; i--) {
         const qz_parameter *p = &o->parameters.list[i];
         int64_t at;
         QZ_TRY(qz_op_first_nonfinite(o->backend, &p->grad, &at));

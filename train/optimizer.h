@@ -42,7 +42,7 @@ QZ_NODISCARD qz_status qz_optimizer_new(qz_optimizer **out, const qz_backend *ba
 /* Bytes of the moments, for the plan: of all parameters, whose data is not looked at. */
 uint64_t qz_optimizer_bytes(const qz_parameters *parameters, bool moments_8bit);
 
-/* The norm of all gradients. Not finite is QZ_NUMERIC naming the step and the first parameter that spoils it. */
+/* The norm of all gradients. Not finite is QZ_NUMERIC naming the step and the last parameter that spoils it. */
 QZ_NODISCARD qz_status qz_optimizer_norm(const qz_optimizer *o, int64_t step, double *norm);
 /* What clipping multiplies gradients by. */
 double qz_optimizer_clip(const qz_optimizer *o, double norm);

@@ -1,6 +1,9 @@
 /* See step.h. */
 #include "train/step.h"
 
+#include <math.h>
+#include <stdio.h>
+
 struct qz_stepper {
     qz_student *student;
     qz_guide *guide;
@@ -168,5 +171,17 @@ qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_lo
     QZ_TRY(status);
     *loss = (qz_step_loss){.targets = targets, .cross_entropy = targets ? total / (double)targets : 0};
     loss->loss = loss->cross_entropy;
+    return QZ_OK;
+}
+
+qz_status qz_stepper_search(qz_stepper *s, const qz_step_batch *batch, char *text, size_t size)
+{
+    qz_step_loss loss;
+    qz_student_search(s->student, true);
+    const qz_status status = qz_stepper_judge(s, batch, &loss, NULL);
+    qz_student_search(s->student, false);
+    QZ_TRY(status);
+    const char *module = qz_student_found(s->student);
+    snprintf(text, size, "%s%s", module ? "enter " : isfinite(loss.loss) ? "" : "are the logits", module ? module : "");
     return QZ_OK;
 }

@@ -42,6 +42,9 @@ QZ_NODISCARD qz_status qz_stepper_run(qz_stepper *s, const qz_step_batch *batch,
 /* The cross entropy alone, without gradients, in fp32; for evaluations. `progress` counts sequences; NULL: none. */
 QZ_NODISCARD qz_status qz_stepper_judge(qz_stepper *s, const qz_step_batch *batch, qz_step_loss *loss,
                                         qz_progress *progress);
+/* Where the forward pass of a batch first has values that are not finite: "enter MODULE" or "are the logits", into text
+ * (size); empty: nowhere. */
+QZ_NODISCARD qz_status qz_stepper_search(qz_stepper *s, const qz_step_batch *batch, char *text, size_t size);
 /* Bytes of its buffers at most so far. */
 uint64_t qz_stepper_bytes(const qz_stepper *s);
 

@@ -102,6 +102,15 @@ static bool merges(const request *r)
     return r->s->adapters.merge_aware && r->l->rounded && r->s->round;
 }
 
+/* The first linear whose input is not finite is remembered. */
+static qz_status search(qz_student *s, const qz_var *x, const char *module)
+{
+    int64_t at;
+    QZ_TRY(qz_op_first_nonfinite(qz_model_backend(s->m), qz_var_value(x), &at));
+    if (at >= 0) s->found = module;
+    return QZ_OK;
+}
+
 static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role, qz_var *x, qz_var *residual,
                              qz_var **y)
 {
@@ -110,6 +119,7 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.index = s->first[layer] + qz_model_role_rows(s->m, layer, role, &r.first, &r.rows);
     r.l = &s->linear[r.index];
     s->role = role;
+    if (s->searching && !s->found) QZ_TRY(search(s, x, r.l->module));
     if (r.l->a && s->adapt) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
@@ -281,6 +291,17 @@ void qz_student_round(qz_student *s, bool on)
 void qz_student_adapt(qz_student *s, bool on)
 {
     s->adapt = on;
+}
+
+void qz_student_search(qz_student *s, bool on)
+{
+    s->searching = on;
+    if (on) s->found = NULL;
+}
+
+const char *qz_student_found(const qz_student *s)
+{
+    return s->found;
 }
 
 int qz_student_linears(const qz_student *s)

@@ -77,6 +77,10 @@ QZ_NODISCARD qz_status qz_student_forward(qz_student *s, qz_tape *t, qz_tape_bat
 /* The gradients of the rounded weights -> those of weights and scales. */
 QZ_NODISCARD qz_status qz_student_end_step(qz_student *s);
 
+/* Forward passes look for values that are not finite; then the first linear that such values entered, NULL: none. */
+void qz_student_search(qz_student *s, bool on);
+const char *qz_student_found(const qz_student *s);
+
 /* What belongs into a state file beside parameters and moments, as long as the student; and its bytes. */
 const qz_state_tensor *qz_student_tensors(const qz_student *s, int *count);
 uint64_t qz_student_tensor_bytes(const qz_student *s);
@@ -115,6 +119,8 @@ typedef struct qz_student_health {
 } qz_student_health;
 /* False: it is not followed, or no step was rounded yet. */
 bool qz_student_health_of(const qz_student *s, int i, qz_student_health *out);
+/* Have all static scales of inputs and cache a value yet? Before the first batch averages have none. */
+bool qz_student_has_ranges(const qz_student *s);
 /* Scales of a layer's cache, (kv_heads) each, all equal unless they are per head. */
 QZ_NODISCARD qz_status qz_student_kv(const qz_student *s, int layer, float *key, float *value);
 /* What the two above are to give from now on: of a student that is judged and exported, not trained. The input must be

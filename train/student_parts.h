@@ -86,6 +86,8 @@ struct qz_student {
     /* of the forward pass under way */
     uint64_t number;
     qz_role role;
+    bool searching;    /* for values that are not finite */
+    const char *found; /* the first linear that they enter */
 };
 
 /* A parameter with its gradient: the values are the caller's to fill in. */

@@ -274,6 +274,19 @@ qz_status qz_student_add_points(qz_student *s)
 
 /* ---- for exports ---- */
 
+bool qz_student_has_ranges(const qz_student *s)
+{
+    const int layers = s->rule.plan && !s->rule.dry ? (int)qz_model_config_of(s->m)->layers : 0;
+    for (int i = 0; i < layers * s->inputs; i++) {
+        const qz_student_input *in = &s->input[i];
+        if (is_static(in) && !is_learning(in) && isnan(in->range->low)) return false;
+    }
+    for (int i = 0; s->cache && i < layers; i++) {
+        if (isnan(*cache_of(s, i, QZ_POINT_KEY))) return false;
+    }
+    return true;
+}
+
 qz_status qz_student_activation(const qz_student *s, int i, qz_act_values *out)
 {
     const qz_student_linear *l = &s->linear[i];

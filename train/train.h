@@ -50,6 +50,7 @@ typedef struct qz_train_plan {
     int rows;
     uint64_t memory_bytes, memory_available;
     uint64_t state_bytes; /* of one state file */
+    int64_t states;       /* that are there at once, one of them being written */
     int64_t tokens;       /* of all steps */
     double flops;         /* of all steps */
     double seconds;       /* at the rate given; 0: not known */
@@ -61,11 +62,12 @@ typedef struct qz_train_plan {
 QZ_NODISCARD qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops);
 
 typedef struct qz_train_result {
-    int64_t steps, resumed_from; /* done; the state that the run went on from, 0: none */
-    int64_t tokens;              /* that counted in the loss, in this run */
-    double seconds, tokens_per_second;
-    double loss;             /* of the last step */
-    double first_perplexity; /* before the first step; NaN, as the next two: no evaluation */
+    int64_t steps, resumed_from;       /* done; the state that the run went on from, 0: none */
+    int64_t tokens;                    /* that counted in the loss */
+    int64_t tokens_of_run;             /* of these, since the state that it went on from */
+    double seconds, tokens_per_second; /* of this run */
+    double loss;                       /* of the last step */
+    double first_perplexity;           /* before the first step; NaN, as the next two: no evaluation */
     double last_perplexity, best_perplexity;
     int64_t best_step;
     bool stopped_early;

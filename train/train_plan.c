@@ -54,6 +54,13 @@ static void add_rows(qz_train_plan *out, const walk *w, const qz_train_args *arg
     out->state_bytes = kept + qz_optimizer_bytes(p, how->moments_8bit) + (how->keep_best ? kept : 0);
 }
 
+/* A state is there before the oldest is removed, and an interruption writes one more. */
+static int64_t count_states(const qz_recipe_train *how)
+{
+    const int64_t saved = how->save_every > 0 ? (how->steps - 1) / how->save_every + 1 : 1;
+    return (saved < how->keep ? saved : how->keep) + 1;
+}
+
 /* Numbers of all matrices that a token is multiplied by. */
 static double matrix_numbers(const qz_model *m)
 {
@@ -106,6 +113,7 @@ qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, doub
     walk_free(&w);
     QZ_TRY(status);
     out->tokens = how->steps * how->batch * how->sequence_length;
+    out->states = count_states(how);
     out->flops = step_flops(args) * (double)out->tokens;
     out->seconds = gflops > 0 ? out->flops / (gflops * 1e9) : 0;
     out->memory_available = qz_memory_available();

@@ -25,7 +25,7 @@ struct qz_trained {
     qz_step_batch judged; /* the evaluation's windows */
     uint8_t *best;        /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
     /* in the state file */
-    int64_t step, epoch, index, best_step, since_best;
+    int64_t step, tokens, epoch, index, best_step, since_best;
     double best_loss, first_loss, last_loss; /* of evaluations */
     qz_state state;
     qz_train_result result;
@@ -67,8 +67,10 @@ static qz_status judge(qz_trained *t, double *mean)
     return QZ_OK;
 }
 
+/* What cannot be exported is never the best: before the first batch static scales have no values. */
 static bool is_better(const qz_trained *t, double loss)
 {
+    if (t->step == 0 && !qz_student_has_ranges(t->student)) return false;
     return t->best_step < 0 || loss < t->best_loss;
 }
 
@@ -81,7 +83,7 @@ static qz_status evaluate(qz_trained *t)
     const bool best = is_better(t, loss);
     if (t->step == 0) t->first_loss = loss;
     t->last_loss = loss;
-    t->since_best = best ? 0 : t->since_best + 1;
+    t->since_best = best || t->best_step < 0 ? 0 : t->since_best + 1;
     if (best) {
         t->best_loss = loss;
         t->best_step = t->step;
@@ -99,7 +101,15 @@ static uint64_t memory_of(const qz_trained *t)
 {
     const qz_parameters *p = qz_student_parameters(t->student);
     return qz_student_bytes(t->student) + qz_optimizer_bytes(p, t->how->moments_8bit) + qz_stepper_bytes(t->stepper) +
-           (t->guide ? qz_guide_bytes(t->guide) : 0);
+           (t->guide ? qz_guide_bytes(t->guide) : 0) + (t->best ? best_bytes(t) : 0);
+}
+
+static qz_status refuse_loss(qz_trained *t, const qz_step_batch *batch, double loss)
+{
+    char where[300];
+    QZ_TRY(qz_stepper_search(t->stepper, batch, where, sizeof where));
+    return QZ_FAIL(QZ_NUMERIC, "step %lld: the loss is %g%s%s; a lower train.learning_rate may help",
+                   (long long)t->step + 1, loss, *where ? ": the first values that are not finite " : "", where);
 }
 
 static qz_status learn(qz_trained *t, qz_step_figures *f)
@@ -110,9 +120,7 @@ static qz_status learn(qz_trained *t, qz_step_figures *f)
     qz_student_round(t->student, t->step >= t->how->quantizer.after);
     qz_parameters_zero_gradients(qz_student_parameters(t->student));
     QZ_TRY(qz_stepper_run(t->stepper, &batch, (uint64_t)t->step, &loss));
-    if (!isfinite(loss.loss))
-        return QZ_FAIL(QZ_NUMERIC, "step %lld: the loss is %g; a lower train.learning_rate may help",
-                       (long long)t->step + 1, loss.loss);
+    if (!isfinite(loss.loss)) return refuse_loss(t, &batch, loss.loss);
     QZ_TRY(qz_optimizer_norm(t->optimizer, t->step + 1, &f->gradient_norm));
     f->learning_rate = qz_schedule_rate(&t->rules.schedule, t->step + 1);
     QZ_TRY(qz_optimizer_step(t->optimizer, t->step + 1, f->learning_rate, f->gradient_norm));
@@ -161,7 +169,8 @@ static qz_status take_step(qz_trained *t)
     f.tokens_per_second = (double)(t->batch.sequences * t->batch.length) / f.seconds;
     f.memory_bytes = memory_of(t);
     t->result.loss = f.loss;
-    t->result.tokens += f.tokens;
+    t->tokens += f.tokens;
+    t->result.tokens_of_run += f.tokens;
     QZ_TRY(qz_telemetry_step(t->telemetry, &f));
     QZ_TRY(log_layers(t));
     return qz_progress_step(t->args.progress, 1, qz_telemetry_text(line, sizeof line, &f));
@@ -175,31 +184,37 @@ static qz_status save(qz_trained *t)
     return qz_state_save(t->args.folder, &t->state, t->step, (int)t->how->keep);
 }
 
+static bool is_stuck(const qz_trained *t)
+{
+    return t->how->patience > 0 && t->since_best >= t->how->patience;
+}
+
 static qz_status after_step(qz_trained *t, bool *stop)
 {
     const int64_t last = t->how->steps;
     if (is_time(t->step, t->how->evaluate_every, last)) QZ_TRY(evaluate(t));
-    *stop = t->how->patience > 0 && t->since_best >= t->how->patience;
-    if (*stop) t->result.stopped_early = true;
+    *stop = is_stuck(t);
     return *stop || is_time(t->step, t->how->save_every, last) ? save(t) : QZ_OK;
 }
 
-/* Asked to stop: nothing of what was learned is lost. */
-static qz_status save_and_stop(qz_trained *t)
+/* Asked to stop: nothing of what was learned is lost, and an evaluation that is due is not left out. */
+static qz_status save_and_stop(qz_trained *t, bool learned)
 {
     qz_error asked;
     qz_error_save(&asked, QZ_INTERRUPTED);
+    if (learned && is_time(t->step, t->how->evaluate_every, t->how->steps)) QZ_TRY(evaluate(t));
     QZ_TRY(save(t));
     return qz_error_restore(&asked);
 }
 
 static qz_status run_steps(qz_trained *t)
 {
-    bool stop = t->how->patience > 0 && t->since_best >= t->how->patience;
+    bool stop = is_stuck(t);
     if (t->step == 0) QZ_TRY(evaluate(t));
     while (t->step < t->how->steps && !stop) {
+        const int64_t before = t->step;
         const qz_status status = take_step(t);
-        if (status == QZ_INTERRUPTED) return save_and_stop(t);
+        if (status == QZ_INTERRUPTED) return save_and_stop(t, t->step > before);
         QZ_TRY(status);
         QZ_TRY(after_step(t, &stop));
         if (t->args.stop_after && t->step >= t->args.stop_after) break;
@@ -254,8 +269,11 @@ static qz_status make_state(qz_trained *t)
     memcpy(all + count, memory, (size_t)more * sizeof *all);
     count += more;
     if (t->best) all[count++] = (qz_state_tensor){"best", qz_tensor_1d(t->best, QZ_U8, (int64_t)best_bytes(t))};
-    const qz_state_integer integers[] = {
-        {"epoch", &t->epoch}, {"index", &t->index}, {"best_step", &t->best_step}, {"since_best", &t->since_best}};
+    const qz_state_integer integers[] = {{"tokens", &t->tokens},
+                                         {"epoch", &t->epoch},
+                                         {"index", &t->index},
+                                         {"best_step", &t->best_step},
+                                         {"since_best", &t->since_best}};
     const qz_state_number doubles[] = {{"best_loss", &t->best_loss},
                                        {"first_loss", &t->first_loss},
                                        {"last_loss", &t->last_loss},
@@ -313,8 +331,10 @@ static qz_status run(qz_trained *t)
     qz_progress_end(t->args.progress);
     if (t->best && t->best_step >= 0 && t->best_step != t->step) copy_values(t, false);
     t->result.steps = t->step;
+    t->result.tokens = t->tokens;
+    t->result.stopped_early = is_stuck(t);
     t->result.seconds = qz_seconds() - began;
-    t->result.tokens_per_second = t->result.seconds > 0 ? (double)t->result.tokens / t->result.seconds : 0;
+    t->result.tokens_per_second = t->result.seconds > 0 ? (double)t->result.tokens_of_run / t->result.seconds : 0;
     t->result.memory_bytes = memory_of(t);
     t->result.best_step = t->best_step;
     t->result.first_perplexity = t->judged.sequences ? exp(t->first_loss) : NAN;

@@ -190,3 +190,25 @@ Test(train_faults, the_plan_for_programs)
     qz_json_close(doc);
     check_refused(2, "train.steps", "plan", RECIPE, "--json", "train.steps=0");
 }
+
+static double planned(const char *key, const char *keep, const char *every)
+{
+    qz_json *doc;
+    check_qat("plan", RECIPE, DATA, "--json", "train.steps=10", keep, every);
+    check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
+    const double found = qz_json_double(qz_json_get(qz_json_root(doc), key));
+    qz_json_close(doc);
+    return found;
+}
+
+/* No more states than are written, however many may be kept. */
+Test(train_faults, the_plan_counts_states_that_are_written)
+{
+    const double two = planned("disk_bytes", "train.keep=1", "train.save_every=0"),
+                 three = planned("disk_bytes", "train.keep=2", "train.save_every=4"), state = three - two;
+    cr_assert(state > 3 * 4 * 311296.0, "parameters and moments: %g", state);
+    cr_assert_eq(planned("disk_bytes", "train.keep=1000", "train.save_every=0"), two);
+    cr_assert_eq(planned("disk_bytes", "train.keep=1000", "train.save_every=4"), three + state);
+    cr_assert_eq(planned("disk_bytes", "train.keep=1000", "train.save_every=5"), three);
+    cr_assert_eq(planned("disk_bytes", "train.keep=1", "train.save_every=1"), two);
+}

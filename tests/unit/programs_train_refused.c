@@ -1,5 +1,6 @@
 /* qat train: recipes that are sound by themselves, but not with what their paths lead to, or with what is measured.
  * They are refused with the key to change, and before anything is computed. */
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "testing/qat_runs.h"
@@ -19,4 +20,40 @@ Test(train_refused, figures_that_training_an_adapter_does_not_measure)
     check_qat("merge", "recipes/qlora.json", adapter, output(merged), "evaluate.accept={\"kl\": 50}");
     cr_assert(strstr(process.out, "accepted (limit 50)") != NULL, "%s", process.out);
     check_qat("plan", "recipes/qat-w3.json", FROM_ROUNDED, "evaluate.accept={\"kl\": 5}");
+}
+
+/* The demo model has a context of 512 tokens. */
+Test(train_refused, windows_longer_than_the_model_reads)
+{
+    const char *const w3 = "recipes/qat-w3.json", *out = output(place("long"));
+    check_refused(2, "evaluate.sequence_length: found 1024, but max_position_embeddings of demo/model is 512", "train",
+                  w3, out, FROM_ROUNDED, "evaluate.sequence_length=1024");
+    check_refused(2, "train.sequence_length: found 1024, but max_position_embeddings", "plan", w3, out, FROM_ROUNDED,
+                  "train.sequence_length=1024");
+    check_refused(2, "train.validation.sequence_length: found 513, but", "train", w3, out, FROM_ROUNDED,
+                  "train.validation={\"data\": \"demo/text/valid.txt\", \"sequence_length\": 513}");
+    check_refused(2, "calibration.sequence_length: found 513, but", "train", w3, out,
+                  "calibration={\"data\": \"demo/text/calib.txt\", \"sequence_length\": 513}");
+    check_refused(
+        2, "train.sequence_length: found 300, but max_position_embeddings of tests/golden/models/llama is 256", "train",
+        "recipes/pretrain-demo.json", out, "train.sequence_length=300", "model=tests/golden/models/llama");
+    check_qat("plan", w3, FROM_ROUNDED, "train.init=null", "train.quantizer=null",
+              "calibration={\"data\": \"none\", \"sequence_length\": 513}");
+    check_qat("plan", w3, FROM_ROUNDED, "evaluate.sequence_length=512", "train.sequence_length=512");
+}
+
+/* The text of evaluate.data under other names. */
+Test(train_refused, validation_on_the_text_that_is_reported)
+{
+    const char *const w3 = "recipes/qat-w3.json", *out = output(place("same")), *link = place("link.txt");
+    const char *linked = qz_arena_printf(arena, "train.validation={\"data\": \"%s\"}", link);
+    char *here = getcwd(NULL, 0);
+    unlink(link);
+    cr_assert(here && symlink(qz_arena_printf(arena, "%s/demo/text/test.txt", here), link) == 0);
+    free(here);
+    check_refused(2, "train.validation.data: demo/../demo/text/test.txt is the file of evaluate.data", "train", w3, out,
+                  FROM_ROUNDED, "train.validation={\"data\": \"demo/../demo/text/test.txt\"}");
+    check_refused(2, "train.validation.data: ", "plan", w3, out, FROM_ROUNDED, linked);
+    check_qat("plan", w3, FROM_ROUNDED, "train.validation={\"data\": \"demo/text/valid.txt\"}");
+    check_qat("plan", w3, FROM_ROUNDED, linked, "evaluate=null");
 }

@@ -26,8 +26,8 @@ Test(train, defaults)
     cr_assert(t->pack == QZ_TRAIN_PACK_AUTO && t->start == QZ_TRAIN_FROM_MODEL && t->parameters == QZ_TRAIN_ALL);
     cr_assert(t->steps == 100 && t->batch == 8 && t->micro_batch == 8 && t->sequence_length == 512);
     cr_assert(t->seed == 0 && t->shuffle);
-    cr_assert(t->learning_rate == 1e-4 && t->scale_learning_rate == 1e-4 && t->weight_decay == 0);
-    cr_assert_float_eq(t->offset_learning_rate, 5e-3, 1e-15);
+    cr_assert(t->learning_rate == 1e-4 && t->weight_decay == 0);
+    cr_assert(t->scale_learning_rate == 0 && t->offset_learning_rate == 0, "there are none to learn");
     cr_assert(t->schedule == QZ_TRAIN_COSINE && t->warmup == 0.05 && t->final_rate == 0.1);
     cr_assert(t->beta1 == 0.9 && t->beta2 == 0.95 && t->epsilon == 1e-8 && t->clip_norm == 1);
     cr_assert(!t->moments_8bit && t->compute == QZ_F32 && !t->recompute);
@@ -54,16 +54,17 @@ Test(train, a_recipe_without_it_is_as_before)
 Test(train, values)
 {
     qz_recipe *r;
-    check_ok(with(
-        &r, "train={\"data\": \"a.jsonl\", \"field\": \"t\", \"pack\": \"documents\", \"steps\": 9, \"batch\": 12,"
-            "\"micro_batch\": 4, \"sequence_length\": 64, \"seed\": 7, \"shuffle\": false, \"learning_rate\": 0.5,"
-            "\"scale_learning_rate\": 0.25, \"schedule\": \"linear\", \"warmup\": 0, \"final_rate\": 0,"
-            "\"weight_decay\": 0.125, \"beta1\": 0.5, \"beta2\": 0.75, \"epsilon\": 1e-6, \"clip_norm\": 0,"
-            "\"moments\": \"int8\", \"compute\": \"bf16\", \"recompute\": true, \"init\": \"folder\","
-            "\"loss\": {\"cross_entropy\": 0, \"divergence\": 2, \"temperature\": 3, \"teacher\": \"big\"},"
-            "\"quantizer\": {\"method\": \"lsq\", \"after\": 3, \"freeze\": 0.25, \"activations\": \"learned\"},"
-            "\"save_every\": 5, \"keep\": 3, \"evaluate_every\": 2, \"patience\": 4, \"keep_best\": true,"
-            "\"validation\": {\"data\": \"v.jsonl\", \"field\": \"v\", \"windows\": 0, \"sequence_length\": 32}}"));
+    check_ok(
+        with(&r, "activations={\"format\": \"int8\", \"mode\": \"static\"}",
+             "train={\"data\": \"a.jsonl\", \"field\": \"t\", \"pack\": \"documents\", \"steps\": 9, \"batch\": 12,"
+             "\"micro_batch\": 4, \"sequence_length\": 64, \"seed\": 7, \"shuffle\": false, \"learning_rate\": 0.5,"
+             "\"scale_learning_rate\": 0.25, \"schedule\": \"linear\", \"warmup\": 0, \"final_rate\": 0,"
+             "\"weight_decay\": 0.125, \"beta1\": 0.5, \"beta2\": 0.75, \"epsilon\": 1e-6, \"clip_norm\": 0,"
+             "\"moments\": \"int8\", \"compute\": \"bf16\", \"recompute\": true, \"init\": \"folder\","
+             "\"loss\": {\"cross_entropy\": 0, \"divergence\": 2, \"temperature\": 3, \"teacher\": \"big\"},"
+             "\"quantizer\": {\"method\": \"lsq\", \"after\": 3, \"freeze\": 0.25, \"activations\": \"learned\"},"
+             "\"save_every\": 5, \"keep\": 3, \"evaluate_every\": 2, \"patience\": 4, \"keep_best\": true,"
+             "\"validation\": {\"data\": \"v.jsonl\", \"field\": \"v\", \"windows\": 0, \"sequence_length\": 32}}"));
     const qz_recipe_train *t = &r->train;
     cr_assert(t->pack == QZ_TRAIN_PACK_DOCUMENTS && t->batch == 12 && t->micro_batch == 4 && t->sequence_length == 64);
     cr_assert(t->seed == 7 && !t->shuffle && t->learning_rate == 0.5 && t->scale_learning_rate == 0.25);
@@ -89,13 +90,18 @@ Test(train, defaults_of_the_modes)
     check_ok(with(&r, "train.start=random"));
     cr_assert(r->train.learning_rate == 1e-3 && r->train.weight_decay == 0.1);
     check_ok(with(&r, "train.start=random", "train.weight_decay=0", "train.learning_rate=0.002"));
-    cr_assert(r->train.weight_decay == 0 && r->train.scale_learning_rate == 0.002);
+    cr_assert(r->train.weight_decay == 0 && r->train.learning_rate == 0.002);
     check_canonical(r);
     check_ok(with(&r, "train.parameters=adapter"));
     cr_assert(r->train.learning_rate == 2e-4 && r->train.adapter.wanted && !r->train.quantizer.wanted);
     check_canonical(r);
     check_ok(with(&r, "train.quantizer.method=lsq+", "weights.symmetric=false"));
     cr_assert_eq(r->train.quantizer.scales, QZ_TRAIN_LEARNED);
+    cr_assert(r->train.scale_learning_rate == 1e-4);
+    cr_assert_float_eq(r->train.offset_learning_rate, 5e-3, 1e-15);
+    check_canonical(r);
+    check_ok(with(&r, "train.quantizer.method=lsq", "train.learning_rate=0.002"));
+    cr_assert(r->train.scale_learning_rate == 0.002 && r->train.offset_learning_rate == 0);
     check_ok(with(&r, "train.init=ptq"));
     cr_assert(qz_recipe_starts_from_ptq(r) && r->train.quantizer.scales == QZ_TRAIN_FROZEN);
     check_canonical(r);
@@ -245,6 +251,46 @@ Test(train, scales_that_are_quantized)
                      "overrides=[{\"match\": [\"a\"], \"weights\": {\"double_quant\": true}}]"));
     check_ok(with(&r, TWICE, "train.parameters=adapter"));
     check_ok(with(&r, "weights={\"format\": \"nf4\"}"));
+}
+
+#define STATIC "activations={\"format\": \"int8\", \"mode\": \"static\"}"
+#define DYNAMIC "activations={\"format\": \"int8\"}"
+#define ADAPTER "train.parameters=adapter", "train.adapter.base.format=nf4"
+
+/* What nothing would come of is refused, with what it needs. */
+Test(train, keys_without_effect)
+{
+    qz_recipe *r;
+    check_fails(QZ_ARG, "train.quantizer.activations: found \"learned\", but no activations have static scales",
+                with(&r, "train.quantizer.activations=learned"));
+    check_fails(QZ_ARG, "train.quantizer.activations: found", with(&r, "train.quantizer.activations=learned", DYNAMIC));
+    check_fails(QZ_ARG, "train.scale_learning_rate: found 0.01, but no scales are learned",
+                with(&r, "train.scale_learning_rate=0.01"));
+    check_fails(QZ_ARG, "train.scale_learning_rate: found", with(&r, "train.scale_learning_rate=0.01", ADAPTER));
+    check_fails(QZ_ARG, "train.scale_learning_rate: found",
+                with(&r, "train.scale_learning_rate=0.01", "train.start=random", "weights=null"));
+    check_fails(QZ_ARG, "train.offset_learning_rate: found 0.5, but only lsq+ learns zero points",
+                with(&r, "train.offset_learning_rate=0.5", "train.quantizer.method=lsq"));
+    check_fails(QZ_ARG, "train.loss.temperature: found 2, but it belongs to the divergence",
+                with(&r, "train.loss.temperature=2"));
+    check_fails(QZ_ARG, "train.adapter.loftq_iterations: found 3, but the adapter starts with zeros",
+                with(&r, ADAPTER, "train.adapter.loftq_iterations=3"));
+}
+
+Test(train, the_same_keys_with_effect)
+{
+    qz_recipe *r;
+    check_ok(with(&r, "train.quantizer.activations=learned", "train.scale_learning_rate=0.01", STATIC));
+    check_canonical(r);
+    check_ok(with(&r, "train.quantizer.activations=learned",
+                  "overrides=[{\"match\": [\"a\"], \"activations\": {\"format\": \"int8\", \"mode\": "
+                  "\"static\"}}]"));
+    check_canonical(r);
+    check_ok(with(&r, "train.scale_learning_rate=0.01", "train.quantizer.method=lsq"));
+    check_ok(with(&r, "train.offset_learning_rate=0.5", "train.quantizer.method=lsq+", "weights.symmetric=false"));
+    check_ok(with(&r, "train.loss.temperature=2", "train.loss.divergence=1"));
+    check_ok(with(&r, ADAPTER, "train.adapter.start=loftq", "train.adapter.loftq_iterations=3"));
+    check_ok(with(&r, ADAPTER, "train.loss.temperature=1", "train.adapter.loftq_iterations=1"));
 }
 
 /* Training that rounds sees the inputs and the cache itself. */
