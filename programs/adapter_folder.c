@@ -100,33 +100,52 @@ static const qz_parameter *next_tensor(qz_student *s, int *i)
     return NULL;
 }
 
-static qz_status write_tensors(qz_shards *shards, qz_student *s)
+static qz_status fill_tensors(qz_shards *shards, qz_student *s, const qz_export_plan *plan, bool writes)
 {
     const qz_parameter *p;
-    for (int i = 0; (p = next_tensor(s, &i)) != NULL;)
-        QZ_TRY(qz_shards_declare(shards, p->name, p->name, QZ_F32, 2, p->value.shape));
-    QZ_TRY(qz_shards_begin(shards));
-    for (int i = 0; (p = next_tensor(s, &i)) != NULL;)
-        QZ_TRY(qz_shards_write(shards, p->name, p->value.data, (size_t)qz_tensor_count(&p->value) * sizeof(float)));
-    return qz_shards_finish(shards);
+    (void)plan;
+    for (int i = 0; (p = next_tensor(s, &i)) != NULL;) {
+        const size_t bytes = (size_t)qz_tensor_count(&p->value) * sizeof(float);
+        QZ_TRY(writes ? qz_shards_write(shards, p->name, p->value.data, bytes)
+                      : qz_shards_declare(shards, p->name, p->name, QZ_F32, 2, p->value.shape));
+    }
+    return QZ_OK;
+}
+
+static qz_status write_shards(const char *folder, qz_adapter_fill fill, qz_student *s, const qz_export_plan *plan)
+{
+    qz_shards *shards;
+    QZ_TRY(qz_shards_new(&shards, folder, 0));
+    qz_status status = fill(shards, s, plan, false);
+    if (status == QZ_OK) status = qz_shards_begin(shards);
+    if (status == QZ_OK) status = fill(shards, s, plan, true);
+    if (status == QZ_OK) status = qz_shards_finish(shards);
+    qz_shards_free(shards);
+    return status;
 }
 
 /* Shards have a name of their own, so the file is made in a folder beside its place. */
-static qz_status write_weights(const char *folder, qz_student *s, qz_arena *arena)
+static qz_status write_file(const char *folder, const char *name, qz_adapter_fill fill, qz_student *s,
+                            const qz_export_plan *plan, qz_arena *arena)
 {
-    qz_shards *shards;
-    const char *beside = qz_path_join(arena, folder, WEIGHTS ".new");
+    const char *path = qz_path_join(arena, folder, name),
+               *beside = path ? qz_arena_printf(arena, "%s.new", path) : NULL;
     const char *made = beside ? qz_path_join(arena, beside, "model.safetensors") : NULL;
-    const char *path = qz_path_join(arena, folder, WEIGHTS);
-    if (!made || !path) return qz_arena_failed(arena);
+    if (!made) return qz_arena_failed(arena);
     QZ_TRY(qz_folder_make(beside));
-    qz_status status = qz_shards_new(&shards, beside, 0);
-    if (status == QZ_OK) {
-        status = write_tensors(shards, s);
-        qz_shards_free(shards);
-    }
-    if (status == QZ_OK) status = qz_path_rename(made, path);
-    return status == QZ_OK ? qz_folder_remove(beside) : status;
+    QZ_TRY(write_shards(beside, fill, s, plan));
+    QZ_TRY(qz_path_rename(made, path));
+    return qz_folder_remove(beside);
+}
+
+qz_status qz_adapter_write_file(const char *folder, const char *name, qz_adapter_fill fill, qz_student *s,
+                                const qz_export_plan *plan)
+{
+    qz_arena *arena;
+    QZ_TRY(qz_arena_new(&arena, "adapter"));
+    qz_status status = write_file(folder, name, fill, s, plan, arena);
+    qz_arena_free(arena);
+    return status;
 }
 
 qz_status qz_adapter_write(const char *folder, qz_student *s, const qz_recipe *recipe)
@@ -134,7 +153,7 @@ qz_status qz_adapter_write(const char *folder, qz_student *s, const qz_recipe *r
     qz_arena *arena;
     QZ_TRY(qz_arena_new(&arena, "adapter"));
     const char *config = qz_path_join(arena, folder, CONFIG);
-    qz_status status = config ? write_weights(folder, s, arena) : qz_arena_failed(arena);
+    qz_status status = config ? write_file(folder, WEIGHTS, fill_tensors, s, NULL, arena) : qz_arena_failed(arena);
     if (status == QZ_OK) status = write_config(config, s, recipe);
     qz_arena_free(arena);
     return status;

@@ -118,30 +118,44 @@ static bool may_pass(qz_status status)
     return status == QZ_IO || status == QZ_MEMORY || status == QZ_INTERRUPTED;
 }
 
-/* Finished layers are kept for it. */
+/* Finished layers are kept for it, and a state of a training always: it took the time, and another rate, or what
+ * export or evaluation lacked, can be had without taking it again. */
 static void keep_finished(qz_run *r, qz_status status)
 {
     qz_error saved;
+    qz_output_done done;
     qz_error_save(&saved, status);
-    for (int i = 0; i < r->outputs && may_pass(status); i++)
-        if (r->made[i].output && qz_output_progress(&(qz_output_done){0}, qz_output_work(r->made[i].output)))
+    for (int i = 0; i < r->outputs; i++)
+        if (r->made[i].output && qz_output_progress(&done, qz_output_work(r->made[i].output)) &&
+            (done.step > 0 || may_pass(status)))
             qz_output_keep(r->made[i].output);
     (void)qz_error_restore(&saved);
+}
+
+/* The same command would fail again where the input is at fault. */
+static const char *what_next(qz_status status)
+{
+    if (may_pass(status)) return "the same command with --resume goes on from there";
+    if (status == QZ_NUMERIC)
+        return "--resume goes on from there, with another train.learning_rate, train.warmup or train.clip_norm if you "
+               "like";
+    return "once that is put right, the same recipe with --resume goes on from there";
 }
 
 /* What a failed run leaves behind, and what can be done with it. */
 static void tell_kept(qz_run *r, qz_status status)
 {
     qz_error saved;
-    if (!may_pass(status)) return;
+    if (status == QZ_OK) return;
     qz_error_save(&saved, status);
     for (int i = 0; i < r->outputs; i++) {
         qz_output_done done;
         const qz_output *o = r->made[i].output;
         if (!o || !qz_output_is_kept(o)) continue;
-        qz_output_progress(&done, qz_output_work(o));
-        fprintf(r->cli->err, "%s: %s keeps %s: the same command with --resume goes on from there\n",
-                r->cli->program->name, qz_output_work(o), done.text);
+        if (!qz_output_progress(&done, qz_output_work(o))) continue;
+        if (done.step == 0 && !may_pass(status)) continue;
+        fprintf(r->cli->err, "%s: %s keeps %s: %s\n", r->cli->program->name, qz_output_work(o), done.text,
+                what_next(status));
     }
     (void)qz_error_restore(&saved);
 }

@@ -4,6 +4,8 @@
  * the sum is a plain model, which the recipe's own qcal job quantizes; without `weights` it is written as it is. */
 #include "base/file.h"
 #include "programs/adapter_folder.h"
+#include "programs/adapter_origin.h"
+#include "programs/adapter_scales.h"
 #include "programs/checkpoint_run.h"
 #include "programs/signals.h"
 #include "programs/trained_export.h"
@@ -70,18 +72,42 @@ static qz_status merge_and_quantize(qz_run *r, qz_student *student)
 
 /* ---- the merge ---- */
 
-/* Static scales of activations and cache come from text: calibration finds them for the sum, whose weights it rounds
- * as training did. */
-static bool is_rounded_here(const qz_recipe *r)
+/* Does the student round as the checkpoint will? Static scales of inputs and cache come from text: those of the
+ * training lie beside the adapter. */
+static bool is_rounded_here(const qz_run *r)
 {
-    if (!r->weights.wanted) return true;
-    return r->train.adapter.merge_aware && r->activations.mode != QZ_ACT_TENSOR && !r->kv_cache.scheme.wanted;
+    const qz_recipe *recipe = r->job.output[0].recipe;
+    if (!recipe->weights.wanted) return true;
+    if (!recipe->train.adapter.merge_aware) return false;
+    return !qz_adapter_scales_needed(&r->job.output[0].plan) || qz_adapter_scales_exist(r->job.adapter);
+}
+
+/* The adapter was made elsewhere, or by a recipe that rounds neither: then calibration finds scales for the sum, whose
+ * weights it rounds as training did. */
+static qz_status check_scales(const qz_run *r)
+{
+    const qz_recipe *recipe = r->job.output[0].recipe;
+    if (is_rounded_here(r) || !qz_adapter_scales_needed(&r->job.output[0].plan)) return QZ_OK;
+    if (recipe->calibration.data && recipe->calibration.samples > 0) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "%s: there are no static scales of activations or cache beside the adapter "
+                   "(activation_scales.safetensors), and the recipe has no calibration to find them: add "
+                   "calibration.data, or use \"dynamic\" activations and no kv_cache",
+                   r->job.adapter);
+}
+
+static qz_status read_adapter(qz_run *r, qz_student *student)
+{
+    const qz_export_plan *plan = &r->job.output[0].plan;
+    QZ_TRY(qz_adapter_read(student, r->job.adapter, r->job.recipe));
+    const bool scaled = r->job.recipe->weights.wanted && qz_adapter_scales_needed(plan) && is_rounded_here(r);
+    return scaled ? qz_adapter_scales_read(student, r->job.adapter, plan) : QZ_OK;
 }
 
 static qz_status write_merged(qz_run *r, qz_student *student)
 {
     const qz_calib_output output = qz_run_output(r, 0, qz_output_work(r->made[0].output));
-    if (!is_rounded_here(output.recipe)) return merge_and_quantize(r, student);
+    if (!is_rounded_here(r)) return merge_and_quantize(r, student);
     return qz_trained_export(student, r->job.session.model, &output, r->progress);
 }
 
@@ -95,16 +121,20 @@ static qz_status merge(qz_run *r, qz_student *student)
     qz_student_adapt(student, false);
     if (evaluates) QZ_TRY(qz_train_judge(&merged->base, student, &r->evaluation, r->progress));
     qz_student_adapt(student, true);
-    QZ_TRY(qz_adapter_read(student, r->job.adapter, r->job.recipe));
+    QZ_TRY(read_adapter(r, student));
     if (evaluates) QZ_TRY(qz_train_judge(&merged->adapted, student, &r->evaluation, r->progress));
     merged->measured = evaluates;
     qz_student_round(student, true);
+    merged->rounds = evaluates && r->job.recipe->weights.wanted && is_rounded_here(r);
+    if (merged->rounds) QZ_TRY(qz_train_judge(&merged->rounded, student, &r->evaluation, r->progress));
     return write_merged(r, student);
 }
 
 static qz_status work(qz_run *r)
 {
     qz_student *student;
+    QZ_TRY(check_scales(r));
+    qz_adapter_warn_other_grid(r->job.adapter, r->job.recipe);
     QZ_TRY(qz_run_load_texts(r));
     QZ_TRY(qz_run_evaluate_original(r));
     const qz_train_args args = qz_job_train_args(&r->job);

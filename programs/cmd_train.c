@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "programs/adapter_folder.h"
+#include "programs/adapter_scales.h"
 #include "programs/checkpoint_run.h"
 #include "programs/signals.h"
 #include "programs/trained_export.h"
@@ -160,11 +161,20 @@ static qz_status open_loader(qz_loader **out, const qz_run *r)
     return QZ_OK;
 }
 
+/* With the scales that the inputs and the cache of a merge_aware one are rounded with, so that merging finds them. */
+static qz_status export_adapter(const qz_run *r, qz_student *student)
+{
+    const char *folder = qz_output_work(r->made[0].output);
+    const qz_export_plan *plan = &r->job.output[0].plan;
+    QZ_TRY(qz_adapter_write(folder, student, r->job.recipe));
+    if (!r->job.recipe->train.adapter.merge_aware || !qz_adapter_scales_needed(plan)) return QZ_OK;
+    return qz_adapter_scales_write(folder, student, plan);
+}
+
 /* What was trained, into the folder. */
 static qz_status export_trained(qz_run *r, qz_student *student, const qz_model *start)
 {
-    if (r->job.recipe->train.adapter.wanted)
-        return qz_adapter_write(qz_output_work(r->made[0].output), student, r->job.recipe);
+    if (r->job.recipe->train.adapter.wanted) return export_adapter(r, student);
     const qz_calib_output output = qz_run_output(r, 0, qz_output_work(r->made[0].output));
     return qz_trained_export(student, start, &output, r->progress);
 }
@@ -184,6 +194,19 @@ static qz_status training_folder(const char **out, const qz_run *r)
     return *out ? qz_folder_make(*out) : qz_arena_failed(r->cli->arena);
 }
 
+/* A state can be gone on from with another number of steps, but not backwards. */
+static qz_status check_steps(const qz_run *r, const char *folder)
+{
+    int64_t done;
+    if (!r->cli->resume) return QZ_OK;
+    QZ_TRY(qz_state_newest(&done, folder));
+    if (done <= r->job.recipe->train.steps) return QZ_OK;
+    return QZ_FAIL(QZ_ARG,
+                   "train.steps: is %lld, but %s holds the state after step %lld; ask for as many at least, or remove "
+                   "the states that went too far",
+                   (long long)r->job.recipe->train.steps, folder, (long long)done);
+}
+
 static qz_status train_on(qz_run *r, qz_loader *loader)
 {
     char hash[2][QZ_HASH_TEXT] = {"", ""};
@@ -195,6 +218,7 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     args.loader = loader;
     if (r->job.recipe->train.validation.wanted) args.evaluation = &r->validation;
     QZ_TRY(training_folder(&args.folder, r));
+    QZ_TRY(check_steps(r, args.folder));
     args.model_hash = hash[0];
     args.teacher_hash = hash[1];
     args.resume = r->cli->resume;

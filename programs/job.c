@@ -11,6 +11,7 @@ static qz_status check_output(const qz_recipe *r, const qz_cli *cli)
 {
     QZ_TRY(cli->resume ? qz_output_check_resume(r->output, cli->overwrite)
                        : qz_output_check(r->output, cli->overwrite));
+    if (cli->resume) QZ_TRY(qz_output_check_program(r->output, cli->program->trains));
     QZ_TRY(qz_output_keeps(r->output, r->model));
     QZ_TRY(qz_output_keeps(r->output, r->calibration.data));
     QZ_TRY(qz_output_keeps(r->output, r->evaluate.data));

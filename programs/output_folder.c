@@ -145,6 +145,7 @@ bool qz_output_progress(qz_output_done *out, const char *work)
     out->text[0] = '\0';
     if (layers > 0) snprintf(out->text, sizeof out->text, "%zu finished layer%s", layers, layers == 1 ? "" : "s");
     if (step > 0) snprintf(out->text, sizeof out->text, "the state after step %lld", (long long)step);
+    out->step = step;
     return layers > 0 || step > 0;
 }
 
@@ -214,6 +215,16 @@ qz_status qz_output_check(const char *path, bool overwrite)
 qz_status qz_output_check_resume(const char *path, bool overwrite)
 {
     return check(path, overwrite, true);
+}
+
+qz_status qz_output_check_program(const char *path, bool trains)
+{
+    char tidied[PATH_MAX], left[PATH_MAX + 64];
+    QZ_TRY(tidy(tidied, path));
+    snprintf(left, sizeof left, "%s.partial/%s", tidied, trains ? QZ_JOURNAL_NAME : QZ_OUTPUT_TRAINING);
+    if (kind_of(left) == NOTHING) return QZ_OK;
+    return QZ_FAIL(QZ_ARG, "%s.partial: is from an interrupted run of %s; go on with that, or choose another output",
+                   tidied, trains ? "qcal" : "qat train");
 }
 
 qz_status qz_output_keeps(const char *path, const char *input)

@@ -16,6 +16,7 @@
 #define QZ_PROGRAMS_OUTPUT_FOLDER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -30,6 +31,9 @@ QZ_NODISCARD qz_status qz_output_keeps(const char *path, const char *input);
 QZ_NODISCARD qz_status qz_output_open(qz_output **out, const char *path, bool overwrite);
 /* The same two for going on with OUTPUT.partial of an interrupted run, which must be there and not in use. */
 QZ_NODISCARD qz_status qz_output_check_resume(const char *path, bool overwrite);
+/* OUTPUT.partial, which is to be gone on with, is not of the other program: qat (`trains`) leaves states there, qcal a
+ * journal of finished layers. */
+QZ_NODISCARD qz_status qz_output_check_program(const char *path, bool trains);
 /* OUTPUT is there, as a run of the recipe with this hash left it, and no OUTPUT.partial is: the run was interrupted
  * after this output and before the next. */
 bool qz_output_is_finished(const char *path, const char *recipe_hash);
@@ -37,6 +41,7 @@ QZ_NODISCARD qz_status qz_output_resume(qz_output **out, const char *path, bool 
 /* What a run can go on from in `work`, in words: "3 finished layers". False: nothing. */
 typedef struct qz_output_done {
     char text[64];
+    int64_t step; /* of the newest state of a training; 0: none */
 } qz_output_done;
 bool qz_output_progress(qz_output_done *out, const char *work);
 const char *qz_output_work(const qz_output *o); /* the folder to write into */

@@ -114,11 +114,12 @@ static void put_merged(qz_json_writer *w, const qz_run_result *r)
     qz_json_begin_object(w, "merge");
     qz_json_put_string(w, "adapter", r->merged.adapter);
     if (r->merged.measured) {
-        const double kept = qz_run_kept(r);
         qz_json_put_double(w, "base_loss", r->merged.base);
         qz_json_put_double(w, "adapted_loss", r->merged.adapted);
+        if (r->merged.rounds) qz_json_put_double(w, "rounded_loss", r->merged.rounded);
         qz_json_put_double(w, "merged_loss", -r->made.perplexity.mean_log_prob);
-        if (isfinite(kept)) qz_json_put_double(w, "gain_kept", kept);
+        qz_json_put_double(w, "gain", qz_run_gain(r));
+        qz_json_put_double(w, "gain_kept", qz_run_kept(r)); /* null: there is none */
     }
     qz_json_end(w);
 }

@@ -19,10 +19,12 @@ typedef struct qz_measured {
     uint64_t folder_bytes;
 } qz_measured;
 
-/* Of an adapter, in nats a token: the base as it is in memory, with the adapter beside it, and what was written. */
+/* Of an adapter, in nats a token: the base as it is in memory, with the adapter beside it, and the sum of both as it was
+ * rounded in training. */
 typedef struct qz_merged {
     bool wanted, measured;
-    double base, adapted;
+    bool rounds; /* `rounded` was measured: it is merge_aware */
+    double base, adapted, rounded;
     const char *adapter;
 } qz_merged;
 
@@ -57,7 +59,9 @@ QZ_NODISCARD qz_status qz_run_print(const qz_run_result *r, const qz_cli *cli);
 const char *qz_run_source_type(const qz_run_result *r); /* "bf16" */
 /* train_table.c */
 QZ_NODISCARD qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli);
-/* (base - written) / (base - adapted); NaN where the adapter gains nothing. */
+/* Of the adapter, in nats a token: base - adapted. */
+double qz_run_gain(const qz_run_result *r);
+/* (base - written) / gain; NaN where the gain is less than 0.001: a share of nothing, or of noise, says nothing. */
 double qz_run_kept(const qz_run_result *r);
 /* report_json.c: the text of report.json, in `arena`. */
 QZ_NODISCARD qz_status qz_run_report(char **out, const qz_run_result *r, qz_arena *arena);

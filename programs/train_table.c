@@ -63,6 +63,7 @@ static void add_start(qz_table *t, const qz_run_result *r)
         if (!r->merged.measured) return;
         add_perplexity(t, r, "base, as it was adapted", exp(r->merged.base));
         add_perplexity(t, r, "with the adapter", exp(r->merged.adapted));
+        if (r->merged.rounds) add_perplexity(t, r, "with the adapter, rounded", exp(r->merged.rounded));
         return;
     }
     if (r->start.evaluated) add_measured(t, r, name_of_start(r->recipe), &r->start);
@@ -110,18 +111,26 @@ static void print_training(const qz_run_result *r, FILE *out)
     if (r->recipe->train.keep_best) fprintf(out, "kept: step %lld, the best evaluated\n", (long long)t->best_step);
 }
 
+double qz_run_gain(const qz_run_result *r)
+{
+    return r->merged.base - r->merged.adapted;
+}
+
 double qz_run_kept(const qz_run_result *r)
 {
-    const double gain = r->merged.base - r->merged.adapted, written = -r->made.perplexity.mean_log_prob;
-    return gain > 0 ? (r->merged.base - written) / gain : (double)NAN;
+    const double gain = qz_run_gain(r), least = 1e-3, written = -r->made.perplexity.mean_log_prob;
+    return gain >= least ? (r->merged.base - written) / gain : (double)NAN;
 }
 
 static void print_gain(const qz_run_result *r, FILE *out)
 {
     const double kept = qz_run_kept(r);
-    fprintf(out, "\ngain of the adapter: %.6f nats a token", r->merged.base - r->merged.adapted);
-    if (isfinite(kept)) fprintf(out, "; the merged checkpoint keeps %.1f %% of it", 100 * kept);
-    fputc('\n', out);
+    fprintf(out, "\ngain of the adapter: %.6f nats a token", qz_run_gain(r));
+    if (isfinite(kept))
+        fprintf(out, "; the merged checkpoint keeps %.1f %% of it\n", 100 * kept);
+    else
+        fprintf(out, ", so there is no gain to keep; loss of the merged checkpoint: %+.6f nats from the adapter's\n",
+                -r->made.perplexity.mean_log_prob - r->merged.adapted);
 }
 
 qz_status qz_run_print_training(const qz_run_result *r, const qz_cli *cli)

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/h5.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "train/state_compare.h"
 
 #define FORMAT "qat state"
@@ -196,28 +197,37 @@ static qz_status read_recipe(char **out, qz_h5 *h5, qz_arena *arena)
     return qz_h5_read(h5, "recipe", QZ_H5_U8, *out, shape[0]);
 }
 
-static qz_status list_changes(char **list, qz_h5 *h5, const qz_state *s, qz_arena *arena)
+static qz_status list_changes(qz_state_changes *out, qz_h5 *h5, const qz_state *s, qz_arena *arena)
 {
     char text[QZ_STATE_TEXT], *recipe;
-    if (!(*list = qz_arena_strdup(arena, ""))) return qz_arena_failed(arena);
+    *out = (qz_state_changes){qz_arena_strdup(arena, ""), qz_arena_strdup(arena, "")};
+    if (!out->refused || !out->noted) return qz_arena_failed(arena);
     for (int i = 0; i < s->texts; i++) {
         const qz_state_text *t = &s->text[i];
         if (!t->noun) continue;
         if (qz_h5_read_text(h5, t->name, text, sizeof text) != QZ_OK) strcpy(text, "nothing");
-        if (strcmp(text, t->value) != 0) QZ_TRY(qz_state_add_change(list, t->noun, text, t->value, arena));
+        if (strcmp(text, t->value) != 0) QZ_TRY(qz_state_add_change(&out->refused, t->noun, text, t->value, arena));
     }
     if (!s->recipe) return QZ_OK;
     QZ_TRY(read_recipe(&recipe, h5, arena));
-    return qz_state_compare_recipes(list, recipe, s->recipe, arena);
+    return qz_state_compare_recipes(out, recipe, s->recipe, arena);
+}
+
+/* A line each. */
+static void tell_noted(char *noted)
+{
+    for (char *line = strtok(noted, "\n"); line; line = strtok(NULL, "\n")) qz_warn("%s", line);
 }
 
 static qz_status check_run(qz_h5 *h5, const char *path, const qz_state *s)
 {
     qz_arena *arena;
-    char *list;
+    qz_state_changes changes;
     QZ_TRY(qz_arena_new(&arena, "state file"));
-    qz_status status = list_changes(&list, h5, s, arena);
-    if (status == QZ_OK && *list) status = QZ_FAIL(QZ_ARG, "%s: is the state of another run:%s", path, list);
+    qz_status status = list_changes(&changes, h5, s, arena);
+    if (status == QZ_OK && *changes.refused)
+        status = QZ_FAIL(QZ_ARG, "%s: is the state of another run:%s", path, changes.refused);
+    if (status == QZ_OK) tell_noted(changes.noted);
     qz_arena_free(arena);
     return status;
 }

@@ -42,7 +42,8 @@ typedef struct qz_state_text {
 enum { QZ_STATE_TEXT = 1024 };
 
 typedef struct qz_state {
-    const char *recipe; /* canonical JSON; a file of another one is refused, naming the keys; NULL: none */
+    const char *recipe; /* canonical JSON; a file of another one is refused, naming the keys, but for those that the
+                         * state does not depend on, which are told by qz_warn (state_compare.c); NULL: none */
     const qz_state_text *text;
     const qz_state_tensor *tensor;
     const qz_state_integer *integer;

@@ -9,7 +9,7 @@ enum { VALUE = 64 };
 
 /* Where in the recipe, and where differences go. */
 typedef struct walk {
-    char **list;
+    qz_state_changes *to;
     const char *path;
     qz_arena *arena;
 } walk;
@@ -28,13 +28,50 @@ static void print(char out[VALUE], const qz_json_node *node)
         strcpy(out, "nothing");
 }
 
+/* What follows from them is not in the state: the course of the steps to come, and what is measured. */
+static const char *const free_keys[] = {"train.learning_rate",
+                                        "train.scale_learning_rate",
+                                        "train.offset_learning_rate",
+                                        "train.clip_norm",
+                                        "train.schedule",
+                                        "train.warmup",
+                                        "train.final_rate",
+                                        "train.steps",
+                                        "train.save_every",
+                                        "train.keep",
+                                        "train.evaluate_every",
+                                        "train.patience",
+                                        "evaluate",
+                                        NULL};
+/* Fingerprints of what is read there are compared, and the output is where the state was found. */
+static const char *const paths[] = {"output",     "model", "train.data", "train.validation.data", "train.loss.teacher",
+                                    "train.init", NULL};
+
+/* The key itself, or a member of it. */
+static bool is_among(const char *const *keys, const char *path)
+{
+    for (; *keys; keys++) {
+        const size_t length = strlen(*keys);
+        if (strncmp(path, *keys, length) == 0 && (path[length] == '\0' || path[length] == '.')) return true;
+    }
+    return false;
+}
+
+static qz_status note(const walk *w, const char *then, const char *now)
+{
+    w->to->noted = qz_arena_printf(w->arena, "%s\n%s: %s in the state, %s now", w->to->noted, w->path, then, now);
+    return w->to->noted ? QZ_OK : qz_arena_failed(w->arena);
+}
+
 static qz_status add(const walk *w, const qz_json_node *then, const qz_json_node *now)
 {
     char x[VALUE], y[VALUE];
+    if (qz_json_is(then, QZ_JSON_STRING) && qz_json_is(now, QZ_JSON_STRING) && is_among(paths, w->path)) return QZ_OK;
     print(x, then);
     print(y, now);
+    if (is_among(free_keys, w->path)) return note(w, x, y);
     char *noun = qz_arena_printf(w->arena, "recipe: %s", w->path);
-    return noun ? qz_state_add_change(w->list, noun, x, y, w->arena) : qz_arena_failed(w->arena);
+    return noun ? qz_state_add_change(&w->to->refused, noun, x, y, w->arena) : qz_arena_failed(w->arena);
 }
 
 /* The walk at a member or element. */
@@ -100,13 +137,13 @@ static qz_status compare(const walk *w, const qz_json_node *then, const qz_json_
     return same_leaf(then, now) ? QZ_OK : add(w, then, now);
 }
 
-qz_status qz_state_compare_recipes(char **list, const char *then, const char *now, qz_arena *arena)
+qz_status qz_state_compare_recipes(qz_state_changes *to, const char *then, const char *now, qz_arena *arena)
 {
     qz_json *x, *y;
     QZ_TRY_CTX(qz_json_parse(&x, then, strlen(then)), "the recipe in the file");
     qz_status status = qz_json_parse(&y, now, strlen(now));
     if (status == QZ_OK) {
-        status = compare(&(walk){list, "", arena}, qz_json_root(x), qz_json_root(y));
+        status = compare(&(walk){to, "", arena}, qz_json_root(x), qz_json_root(y));
         qz_json_close(y);
     }
     qz_json_close(x);

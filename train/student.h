@@ -129,5 +129,9 @@ bool qz_student_health_of(const qz_student *s, int i, qz_student_health *out);
 bool qz_student_has_ranges(const qz_student *s);
 /* Scales of a layer's cache, (kv_heads) each, all equal unless they are per head. */
 QZ_NODISCARD qz_status qz_student_kv(const qz_student *s, int layer, float *key, float *value);
+/* What the two above are to give from now on: of a student that is judged and exported, not trained. The input must be
+ * rounded with static scales, and the cache's scales are given for all layers or none. */
+void qz_student_set_activation(qz_student *s, int i, qz_act_values values);
+void qz_student_set_kv(qz_student *s, int layer, const float *key, const float *value);
 
 #endif

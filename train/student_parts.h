@@ -48,6 +48,8 @@ typedef struct qz_student_input {
     qz_student_range *range;
     qz_parameter *scale; /* NULL: not learned */
     double scale_grad;   /* of the step under way */
+    bool given;          /* `values` hold, whatever was seen */
+    qz_act_values values;
 } qz_student_input;
 
 struct qz_student {
@@ -73,6 +75,7 @@ struct qz_student {
     qz_student_range *range; /* [layers * inputs] */
     float *cache;            /* [layers * 2 * kv_heads] averages of the largest magnitudes; NULL: it is not rounded */
     float *cache_scale;      /* [kv_heads] */
+    bool cache_given;        /* `cache` holds scales, whatever was seen */
     int64_t marks[QZ_STUDENT_MARKS];
     qz_student_watch *watch; /* [linears]; NULL: codes are not followed */
     double *oscillation;     /* [linears] moving average of the share that oscillates */

@@ -7,6 +7,7 @@
  * micro-batch is one observation: a layer that is computed again on the way back sees the values that it saw before,
  * and evaluations change nothing. Before the first observation an evaluation takes the extremes of its own batch. While
  * rounding is still off (a delayed start) averages gather. Keys are rounded after the rotation. */
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,7 @@ static bool is_learning(const qz_student_input *in)
 
 static qz_act_values values_now(const qz_student_input *in)
 {
+    if (in->given) return in->values;
     if (!is_learning(in)) return qz_act_values_of(in->range->low, in->range->high, in->scheme);
     const float scale = *qz_f32(&in->scale->value), least = 1e-12f;
     return (qz_act_values){scale > least ? scale : least, (int)in->range->zero};
@@ -75,7 +77,7 @@ static void start_scale(qz_student_input *in, qz_act_values v)
 static qz_act_values look(const qz_student *s, qz_student_input *in, const qz_tensor *x)
 {
     float low, high;
-    if (is_learning(in) || (!s->observing && !isnan(in->range->low))) return values_now(in);
+    if (in->given || is_learning(in) || (!s->observing && !isnan(in->range->low))) return values_now(in);
     extremes(&low, &high, qz_f32(x), qz_tensor_count(x));
     if (!s->observing) return qz_act_values_of(low, high, in->scheme);
     average(&in->range->low, low);
@@ -127,6 +129,7 @@ static float cache_scale(const qz_student *s, float most)
 {
     const qz_act_scheme scheme = {
         .mode = QZ_ACT_TENSOR, .format = s->rule.plan->kv.format, .symmetric = true, .divisor = 127};
+    if (s->cache_given) return most;
     return most > 0 ? qz_act_values_of(-most, most, scheme).scale : 1;
 }
 
@@ -291,7 +294,7 @@ qz_status qz_student_activation(const qz_student *s, int i, qz_act_values *out)
     if (!s->rule.plan) return QZ_OK;
     const qz_student_input *in = &s->input[l->layer * s->inputs + l->input];
     if (!is_static(in)) return QZ_OK;
-    if (!is_learning(in) && isnan(in->range->low))
+    if (!in->given && !is_learning(in) && isnan(in->range->low))
         return QZ_FAIL(QZ_ARG, "%s: no batch was seen, so its input has no static scale yet", l->module);
     *out = values_now(in);
     return QZ_OK;
@@ -308,4 +311,23 @@ qz_status qz_student_kv(const qz_student *s, int layer, float *key, float *value
         value[h] = cache_scale(s, values[h]);
     }
     return QZ_OK;
+}
+
+/* ---- from an export ---- */
+
+void qz_student_set_activation(qz_student *s, int i, qz_act_values values)
+{
+    const qz_student_linear *l = &s->linear[i];
+    qz_student_input *in = &s->input[l->layer * s->inputs + l->input];
+    assert(is_static(in));
+    in->given = true;
+    in->values = values;
+}
+
+void qz_student_set_kv(qz_student *s, int layer, const float *key, const float *value)
+{
+    const size_t bytes = (size_t)qz_model_config_of(s->m)->kv_heads * sizeof(float);
+    s->cache_given = true;
+    memcpy(cache_of(s, layer, QZ_POINT_KEY), key, bytes);
+    memcpy(cache_of(s, layer, QZ_POINT_VALUE), value, bytes);
 }

@@ -211,6 +211,18 @@ Test(output, nothing_to_resume)
     cr_assert(holds(path, "mine") && !holds(path, "old"));
 }
 
+/* qcal does not take over what qat left, nor the other way round. */
+Test(output, work_of_the_other_program)
+{
+    const char *path = test_path("out");
+    make_interrupted(path, 2);
+    check_ok(qz_output_check_program(path, false));
+    check_fails(QZ_ARG, "is from an interrupted run of qcal; go on with that", qz_output_check_program(path, true));
+    check_ok(qz_folder_make(test_path("two.partial/training")));
+    check_ok(qz_output_check_program(test_path("two"), true));
+    check_fails(QZ_ARG, "is from an interrupted run of qat train", qz_output_check_program(test_path("two/"), false));
+}
+
 /* Killed after the marker was taken away and before the folder got its name. */
 Test(output, killed_at_the_very_end)
 {

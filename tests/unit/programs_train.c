@@ -48,8 +48,8 @@ Test(train, an_interrupted_run_goes_on_to_the_same_bytes)
         cr_assert(strstr(process.err, "keeps the state after step") != NULL, "%s", process.err);
         check_refused(1, "go on with --resume", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4",
                       output(out));
-        check_refused(2, "train.steps", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=5", output(out),
-                      "--resume");
+        check_refused(2, "train.beta1", "train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4",
+                      "train.beta1=0.8", output(out), "--resume");
         check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "train.steps=4", output(out), "--resume",
                   "--threads=2");
     }
@@ -66,9 +66,47 @@ Test(train, an_adapter_merges_into_what_was_trained)
     const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
     check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.learning_rate=0.01");
     cr_assert(strstr(process.out, "gain of the adapter") != NULL, "%s", process.out);
+    cr_assert(strstr(process.out, "with the adapter, rounded") != NULL, "%s", process.out);
     const double trained = reported(out, "result", "quantized", "perplexity"), found = evaluated(merged);
     cr_assert_eq(reported(merged, "result", "quantized", "perplexity"), found);
     cr_assert(fabs(found / trained - 1) < 1e-5, "%.9g, trained %.9g", found, trained);
+    const double rounded = reported(merged, "merge", NULL, "rounded_loss");
+    cr_assert(fabs(exp(rounded) / trained - 1) < 1e-9, "%.9g, trained %.9g", exp(rounded), trained);
+}
+
+/* What is next to nothing is not divided by; a grid that was not trained for is said. */
+Test(train, a_merge_that_says_what_it_cannot_keep)
+{
+    const char *out = place("noise"), *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+    check_qat("train", "recipes/qlora.json", output(out), "train.learning_rate=1e-8");
+    check_qat("merge", "recipes/qlora.json", adapter, output(place("same")));
+    cr_assert(strstr(process.out, "there is no gain to keep") != NULL, "%s", process.out);
+    cr_assert(strstr(process.err, "the adapter was trained with") == NULL, "%s", process.err);
+    check_qat("merge", "recipes/qlora.json", adapter, output(place("other")), "weights.group=64",
+              "train.adapter.base.format=fp4");
+    cr_assert(strstr(process.err, "weights.group: the adapter was trained with 128, the merge has 64") &&
+                  strstr(process.err, "train.adapter.base.format: the adapter was trained with \"nf4\""),
+              "%s", process.err);
+}
+
+/* Static scales of inputs and cache follow the training's text; merging takes those, not others. */
+Test(train, static_scales_are_merged_as_trained)
+{
+    static const char *const rounds[][2] = {
+        {"activations={\"format\": \"int8\", \"mode\": \"static\"}", "inputs"},
+        {"kv_cache={\"format\": \"fp8_e4m3\", \"granularity\": \"head\"}", "cache"}};
+    for (int i = 0; i < 2; i++) {
+        const char *out = place(rounds[i][1]), *merged = place(qz_arena_printf(arena, "%s-merged", rounds[i][1]));
+        const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
+        const char *const format = "weights.format=int8", *const group = "weights.group=\"channel\"";
+        check_qat("train", "recipes/qlora.json", output(out), rounds[i][0], format, group, "train.learning_rate=0.01");
+        check_qat("merge", "recipes/qlora.json", adapter, output(merged), rounds[i][0], format, group);
+        const double trained = reported(out, "result", "quantized", "perplexity"), found = evaluated(merged);
+        cr_assert(fabs(found / trained - 1) < 1e-5, "%s: %.9g, trained %.9g", rounds[i][1], found, trained);
+        cr_assert_eq(remove(below(out, "activation_scales.safetensors")), 0);
+        check_refused(2, "there are no static scales of activations or cache beside the adapter", "merge",
+                      "recipes/qlora.json", adapter, output(place("none")), rounds[i][0], format, group);
+    }
 }
 
 /* Unrounded in training: the sum is quantized by the recipe's solver, or written as it is. */

@@ -72,6 +72,43 @@ Test(train_faults, a_state_that_is_cut_off)
     check_same_file(below(whole, "adapter_model.safetensors"), below(out, "adapter_model.safetensors"));
 }
 
+/* Such a rate and decay multiply weights by -99 a step: what was learned before that overflows is kept. */
+#define DIVERGING "train.warmup=0", "train.clip_norm=0", "train.weight_decay=10", "train.steps=60"
+
+Test(train_faults, a_run_that_diverges)
+{
+    const char *out = place("diverged");
+    check_refused(1, ".partial keeps the state after step", "train", RECIPE, output(out), DATA, DIVERGING,
+                  "train.learning_rate=10", "train.schedule=constant");
+    cr_assert(strstr(process.err, "--resume goes on from there") != NULL, "%s", process.err);
+    cr_assert_not(qz_path_exists(out));
+    check_refused(2, "train.beta1 changed", "train", RECIPE, output(out), DATA, DIVERGING, "train.learning_rate=1e-3",
+                  "train.beta1=0.8", "--resume");
+    const char *const qcal[] = {QCAL_PATH, "run",
+                                RECIPE,    output(out),
+                                "--set",   "train=null",
+                                "--set",   "weights.solver=rtn",
+                                "--set",   "calibration=null",
+                                "--quiet", "--resume",
+                                NULL};
+    test_process_run(&process, qcal, (test_limits){0});
+    cr_assert(process.exit_code == 2 && strstr(process.err, "interrupted run of qat train"), "%s", process.err);
+    check_refused(2, "train.steps: is 1, but", "train", RECIPE, output(out), DATA, "train.steps=1", "--resume");
+}
+
+/* Other rates and steps, another way to spell a path: gone on with, and said. */
+Test(train_faults, what_the_state_does_not_depend_on_may_change)
+{
+    const char *out = place("milder");
+    if (!stopped(out, "state-00000001.h5", "train.steps=1000", DATA)) return;
+    check_qat("train", RECIPE, output(out), "train.data=demo/./text/valid.txt", "train.steps=100",
+              "train.save_every=50", "train.learning_rate=0.001", "--resume");
+    cr_assert(strstr(process.err, "train.steps: 1000 in the state, 100 now") != NULL, "%s", process.err);
+    cr_assert(strstr(process.err, "train.learning_rate: 0.0002 in the state, 0.001 now") != NULL, "%s", process.err);
+    cr_assert(strstr(process.err, "train.data") == NULL, "%s", process.err);
+    cr_assert_eq(reported(out, "training", NULL, "steps"), 100);
+}
+
 Test(train_faults, a_text_that_changed)
 {
     const char *out = place("changed"), *text = copy("text.txt", "demo/text/valid.txt");
