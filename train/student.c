@@ -106,14 +106,24 @@ static qz_status apply_beside(const request *r, qz_var *x, qz_var *residual, qz_
     return QZ_OK;
 }
 
+/* W + factor B A, or W where there is no adapter. */
+static qz_status sum_of(const request *r, qz_var **sum)
+{
+    const qz_packed *window = &r->s->window[r->index * QZ_ROLES + (int)r->s->role];
+    qz_var *a, *b;
+    if (!r->l->a) return qz_ag_unpacked(sum, r->t, window);
+    QZ_TRY(adapter_vars(r, &a, &b));
+    return qz_ag_low_rank(sum, r->t, NULL, window, b, a, r->s->adapters.factor);
+}
+
 /* y = x round(W + factor B A)^T: what the merged checkpoint will compute. */
 static qz_status apply_merged(const request *r, qz_var *x, qz_var *residual, qz_var **y)
 {
     const int slot = r->index * QZ_ROLES + (int)r->s->role;
-    qz_var *a, *b, *sum, *rounded;
-    QZ_TRY(adapter_vars(r, &a, &b));
-    QZ_TRY(qz_ag_low_rank(&sum, r->t, NULL, &r->s->window[slot], b, a, r->s->adapters.factor));
-    const qz_ag_grid grid = {.q = &r->s->grid[slot], .fit = true, .rule = r->s->rule.rounding.rule};
+    const bool shares = qz_student_shares_scale(r->l);
+    const qz_ag_grid grid = {.q = &r->s->grid[slot], .fit = !shares, .rule = r->s->rule.rounding.rule};
+    qz_var *sum, *rounded;
+    QZ_TRY(sum_of(r, &sum));
     QZ_TRY(qz_ag_fake_quant(&rounded, r->t, sum, &grid));
     qz_var_release(r->t, sum);
     if (r->s->rule.plain_values) QZ_TRY(as_stored(&rounded, r));
@@ -123,14 +133,8 @@ static qz_status apply_merged(const request *r, qz_var *x, qz_var *residual, qz_
 /* The same of a linear that is merged and stays plain, when it is judged. */
 static qz_status apply_merged_plain(const request *r, qz_var *x, qz_var *residual, qz_var **y)
 {
-    const qz_packed *window = &r->s->window[r->index * QZ_ROLES + (int)r->s->role];
-    qz_var *a, *b, *w;
-    if (r->l->a) {
-        QZ_TRY(adapter_vars(r, &a, &b));
-        QZ_TRY(qz_ag_low_rank(&w, r->t, NULL, window, b, a, r->s->adapters.factor));
-    } else {
-        QZ_TRY(qz_ag_unpacked(&w, r->t, window));
-    }
+    qz_var *w;
+    QZ_TRY(sum_of(r, &w));
     QZ_TRY(as_stored(&w, r));
     return apply(r, x, w, residual, y);
 }
@@ -138,6 +142,12 @@ static qz_status apply_merged_plain(const request *r, qz_var *x, qz_var *residua
 static bool merges(const request *r)
 {
     return r->s->adapters.merge_aware && r->s->adapt && r->s->round;
+}
+
+/* Without an adapter a weight is rounded once and for all, unless its scale moves with that of others. */
+static bool rounds_sum(const request *r)
+{
+    return merges(r) && r->l->rounded && r->l->base && (r->l->a || qz_student_shares_scale(r->l));
 }
 
 /* Is it judged by values that are nowhere yet? A plain base without an adapter has the checkpoint's type already. */
@@ -166,9 +176,9 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.l = &s->linear[r.index];
     s->role = role;
     if (s->searching && !s->found) QZ_TRY(search(s, x, r.l->module));
+    if (rounds_sum(&r)) return apply_merged(&r, x, residual, y);
     if (merges_plain(&r)) return apply_merged_plain(&r, x, residual, y);
-    if (r.l->a && s->adapt)
-        return merges(&r) && r.l->rounded ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    if (r.l->a && s->adapt) return apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
 
@@ -244,6 +254,7 @@ static qz_status round_all(qz_student *s)
         if (starts(s)) QZ_TRY(start_scales(s, &s->linear[i]));
         QZ_TRY(round_linear(s, i));
     }
+    QZ_TRY(qz_student_fit_sums(s));
     if (s->learning) s->marks[QZ_STUDENT_BEGUN] = s->marks[QZ_STUDENT_WATCHED] = 1;
     return QZ_OK;
 }
@@ -302,7 +313,7 @@ qz_status qz_student_codes(const qz_student *s, int i, qz_qtensor *out, qz_arena
 {
     const qz_student_linear *l = &s->linear[i];
     QZ_TRY(qz_qtensor_alloc(out, &l->planned->scheme, l->n, l->k, arena));
-    if (l->base && !l->a) {
+    if (l->base && !l->a && !qz_student_shares_scale(l)) {
         take_packed(out, l->base);
         return QZ_OK;
     }

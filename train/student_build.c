@@ -229,7 +229,8 @@ static bool starts_with_base(const qz_student *s, const char *module)
 static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
-    if (merged && !qz_student_is_adapted(s, l->module)) return &l->planned->scheme;
+    if (merged && !qz_student_is_adapted(s, l->module))
+        return qz_student_shares_scale(l) ? NULL : &l->planned->scheme; /* rounded with the scale of the others */
     return skips_base(s, l->module) ? NULL : s->adapters.base;
 }
 
@@ -383,6 +384,7 @@ static qz_status build(qz_student *s)
     qz_status status = add_layers(s, scratch);
     qz_arena_free(scratch);
     QZ_TRY(status);
+    QZ_TRY(qz_student_add_sum(s));
     QZ_TRY(qz_student_add_points(s));
     QZ_TRY(qz_student_add_watches(s));
     QZ_TRY(qz_student_add_tensors(s));

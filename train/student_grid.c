@@ -52,9 +52,28 @@ void qz_student_start_scales(const qz_student_linear *l)
 
 bool qz_student_shares_scale(const qz_student_linear *l)
 {
+    if (!l->planned || !l->planned->quantized) return false;
     const qz_scheme *scheme = &l->planned->scheme;
     return l->planned->fused >= 0 && qz_format_of(scheme->format)->kind == QZ_KIND_FLOAT && !scheme->flat &&
            !scheme->piece_rows && !scheme->piece_cols;
+}
+
+/* Of the weight that is rounded: where there is a base, W + B A. */
+static qz_status fit_sum(const qz_student *s, int i, qz_qtensor *q)
+{
+    const qz_student_linear *l = &s->linear[i];
+    qz_tensor weight = l->weight;
+    if (l->base) {
+        weight = qz_tensor_2d(s->sum, QZ_F32, l->n, l->k);
+        QZ_TRY(qz_student_weight(s, i, true, &weight));
+    }
+    return qz_op_fit_ranges(qz_model_backend(s->m), q, &weight);
+}
+
+/* Does `other` have the scale of l? */
+static bool is_of_set(const qz_student_linear *l, const qz_student_linear *other)
+{
+    return other->rounded && other->planned->fused == l->planned->fused && qz_student_shares_scale(other);
 }
 
 static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, float *scale)
@@ -64,8 +83,8 @@ static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, flo
         const qz_student_linear *other = &s->linear[i];
         float own;
         qz_qtensor q = {.scheme = l->q.scheme, .rows = other->n, .cols = other->k, .scales = &own};
-        if (!other->rounded || other->planned->fused != l->planned->fused || !qz_student_shares_scale(other)) continue;
-        QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &other->weight));
+        if (!is_of_set(l, other)) continue;
+        QZ_TRY(fit_sum(s, i, &q));
         *scale = own > *scale ? own : *scale;
     }
     return QZ_OK;
@@ -75,6 +94,29 @@ qz_status qz_student_fit(const qz_student *s, const qz_student_linear *l, qz_qte
 {
     if (qz_student_shares_scale(l)) return fit_shared(s, l, q->scales);
     return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
+}
+
+qz_status qz_student_fit_sums(qz_student *s)
+{
+    for (int i = 0; i < s->linears && !s->rule.dry; i++) {
+        const qz_student_linear *l = &s->linear[i];
+        if (!l->rounded || !l->base || !qz_student_shares_scale(l)) continue;
+        if (i > s->first[l->layer] && is_of_set(l, l - 1)) /* sets lie side by side */
+            l->q.scales[0] = l[-1].q.scales[0];
+        else
+            QZ_TRY(fit_shared(s, l, l->q.scales));
+    }
+    return QZ_OK;
+}
+
+qz_status qz_student_add_sum(qz_student *s)
+{
+    int64_t most = 0;
+    for (int i = 0; i < s->linears; i++) {
+        const qz_student_linear *l = &s->linear[i];
+        if (l->rounded && l->base && qz_student_shares_scale(l) && l->n * l->k > most) most = l->n * l->k;
+    }
+    return most ? qz_student_numbers(s, &s->sum, most) : QZ_OK;
 }
 
 /* ---- making ---- */
@@ -90,11 +132,6 @@ static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
     if (s->adapters.merge_aware && l->a && qz_model_linear(s->m, l->layer, l->linear)->roles > 1 &&
         (scheme->piece_rows != 1 || scheme->flat))
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: merge-aware training of fused linears needs groups or channels", l->module);
-    if (s->adapters.merge_aware && qz_student_shares_scale(l))
-        return QZ_FAIL(QZ_UNSUPPORTED,
-                       "%s: servers keep one scale for it and the linears that read the same input, which merge-aware "
-                       "training rounds one by one; set weights.group \"channel\" (of compressed-tensors) or \"block\"",
-                       l->module);
     return QZ_OK;
 }
 

@@ -65,6 +65,7 @@ struct qz_student {
     qz_student_step *step;
     qz_packed *window;   /* [linears * QZ_ROLES] a role's rows of frozen weights */
     qz_qtensor *grid;    /* [linears * QZ_ROLES] the same of the grids that merge-aware training fits */
+    float *sum;          /* room for the largest merged weight that shares its scale; NULL: none does */
     qz_parameter *plain; /* embeddings, norms, head; in `parameters` when they are trained */
     int plains;
     uint64_t bytes;
@@ -114,6 +115,10 @@ bool qz_student_shares_scale(const qz_student_linear *l);
 /* Scales and zeros of q from the extremes of `weight`, or of the linear's whole fused set as it is now. */
 QZ_NODISCARD qz_status qz_student_fit(const qz_student *s, const qz_student_linear *l, qz_qtensor *q,
                                       const qz_tensor *weight);
+/* Shared scales of merged weights, for a step. */
+QZ_NODISCARD qz_status qz_student_fit_sums(qz_student *s);
+/* The room that this takes. */
+QZ_NODISCARD qz_status qz_student_add_sum(qz_student *s);
 /* Learned scales and offsets become those of the grid. */
 void qz_student_start_scales(const qz_student_linear *l);
 

@@ -105,21 +105,25 @@ static calib_case case_of(const char *model, const char *const *form)
     return c;
 }
 
-/* fp8 with one scale for a matrix. */
-static bool has_one_scale(const qz_export_plan *plan)
-{
-    return !plan->linear[0].scheme.piece_rows && !plan->linear[0].scheme.piece_cols;
-}
-
-/* Combinations that training refuses; scales of fp8 the recipe refuses to learn. */
+/* Scales of fp8 the recipe refuses to learn. */
 static bool is_refused(const calib_case *c, const qz_student_rule *rule)
 {
-    qz_student *s;
-    if (rule->rounding.learn_scales && qz_format_of(c->plan.linear[0].scheme.format)->kind == QZ_KIND_FLOAT)
-        return true;
-    if (!rule->adapters || !has_one_scale(&c->plan)) return false;
-    check_fails(QZ_UNSUPPORTED, "set weights.group \"channel\"", qz_student_new(&s, c->model, rule));
-    return true;
+    return rule->rounding.learn_scales && qz_format_of(c->plan.linear[0].scheme.format)->kind == QZ_KIND_FLOAT;
+}
+
+/* Servers hold one scale for q, k and v together, and one for gate and up. */
+static void check_fused(const qz_student *s, const calib_case *c)
+{
+    float of_set = 0;
+    for (int i = 0; i < qz_student_linears(s); i++) {
+        const qz_student_linear *l = qz_student_linear_at(s, i);
+        qz_qtensor q;
+        if (!l->rounded || l->planned->scheme.piece_rows || l->planned->scheme.flat || l->planned->fused < 0) continue;
+        const bool begins = strstr(l->module, "q_proj") || strstr(l->module, "gate_proj");
+        check_ok(qz_student_codes(s, i, &q, c->arena));
+        cr_assert(begins || q.scales[0] == of_set, "%s: %.9g, others %.9g", l->module, q.scales[0], of_set);
+        of_set = q.scales[0];
+    }
 }
 
 static void comes_back(const char *model, int form, const qz_student_rule *rule)
@@ -144,6 +148,7 @@ static void comes_back(const char *model, int form, const qz_student_rule *rule)
     check_ok(qz_student_end_step(s));
     shake(s);
     const double trained = loss_of(s);
+    check_fused(s, &c);
     check_ok(qz_trained_export(s, c.model, &output, NULL));
     const double read = loss_of_folder(folder);
     cr_assert(read == trained, "%s, form %d: %.17g in the folder, %.17g trained", model, form, read, trained);

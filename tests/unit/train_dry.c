@@ -7,6 +7,7 @@
 enum { SEQUENCES = 3, LENGTH = 12, TOKENS = SEQUENCES * LENGTH, STEPS = 3 };
 
 static const qz_scheme int4 = {.format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 32, .scale_type = QZ_F32};
+static const qz_scheme fp8 = {.format = QZ_FORMAT_FP8_E4M3, .symmetric = true, .scale_type = QZ_F32};
 static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .flat = 64, .scale_type = QZ_F32, .double_quant = true};
 static const qz_act_scheme token = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127};
 static const qz_act_scheme fixed = {.mode = QZ_ACT_TENSOR, .format = QZ_FORMAT_INT8, .symmetric = true, .divisor = 127};
@@ -45,8 +46,9 @@ typedef struct way {
     bool rounds; /* weights, in int4 */
     const qz_act_scheme *inputs;
     const qz_kv_scheme *cache;
-    bool half; /* of the linears are rounded */
-    bool late; /* rounding starts with the second step */
+    bool half;   /* of the linears are rounded */
+    bool shared; /* ... in fp8, with a scale for each fused set */
+    bool late;   /* rounding starts with the second step */
     bool teacher;
 } way;
 
@@ -82,6 +84,8 @@ static const way ways[] = {
     {"merged values in part",
      .rule = {.adapters = &skipping, .plain_type = QZ_BF16, .plain_values = true, .rounding = {.fit = true}},
      .rounds = true, .half = true},
+    {"merged with shared scales", .rule = {.adapters = &partly, .plain_type = QZ_BF16, .rounding = {.fit = true}},
+     .rounds = true, .shared = true},
     {"merged adapters", .rule = {.adapters = &merged, .rounding = {.fit = true, .rule = QZ_STE_PASS}}, .rounds = true},
 };
 enum { WAYS = sizeof ways / sizeof *ways };
@@ -144,9 +148,18 @@ static void step_both(side *real, side *dry, int number)
     check_ok(qz_stepper_judge(dry->stepper, &shape, &loss, NULL));
 }
 
+/* The input that it shares with others. */
+static int fused_set(const qz_model *m, size_t i)
+{
+    const int each = qz_model_linears(m, 0);
+    const qz_linear_place *p = qz_model_linear(m, (int)i / each, (int)i % each);
+    return p->roles == 1 ? p->input : -1;
+}
+
 static void check_way(const char *folder, const qz_model *m, const way *w, qz_arena *arena)
 {
-    qz_export_plan plan = train_plan(m, &int4, w->inputs, w->cache, arena);
+    qz_export_plan plan = train_plan(m, w->shared ? &fp8 : &int4, w->inputs, w->cache, arena);
+    for (size_t i = 0; w->shared && i < plan.linears; i++) ((qz_export_linear *)plan.linear)[i].fused = fused_set(m, i);
     for (size_t i = 0; w->half && i < plan.linears; i += 2) ((qz_export_linear *)plan.linear)[i].quantized = false;
     side real = side_new(m, w, &plan, false), dry = side_new(m, w, &plan, true);
     for (int i = 0; i < STEPS; i++) {
@@ -168,7 +181,9 @@ static void check_folder(const char *folder)
     check_ok(qz_arena_new(&arena, "test"));
     check_ok(qz_ckpt_open(&ckpt, golden_path(folder)));
     check_ok(qz_model_open(&m, ckpt, qz_backend_best(), NULL));
-    for (int i = 0; i < WAYS; i++) check_way(folder, m, &ways[i], arena);
+    const bool stored_as_one = qz_model_linear(m, 0, 0)->roles > 1; /* then a scale for a matrix is refused */
+    for (int i = 0; i < WAYS; i++)
+        if (!ways[i].shared || !stored_as_one) check_way(folder, m, &ways[i], arena);
     qz_model_close(m);
     qz_ckpt_close(ckpt);
     qz_arena_free(arena);
