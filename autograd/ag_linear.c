@@ -112,6 +112,13 @@ qz_status qz_ag_linear_packed(qz_var **y, qz_tape *t, qz_var *x, const qz_packed
     return qz_node_add(t, &spec, NULL);
 }
 
+qz_status qz_ag_unpacked(qz_var **w, qz_tape *t, const qz_packed *packed)
+{
+    QZ_TRY(qz_var_2d(w, t, packed->q.rows, packed->q.cols));
+    if (!t->dry) qz_packed_rows(qz_f32(&(*w)->value), packed, 0, packed->q.rows);
+    return QZ_OK;
+}
+
 /* ---- low rank ---- */
 
 typedef struct low_rank {

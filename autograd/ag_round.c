@@ -15,11 +15,20 @@ static float positive(float scale)
     return scale > 1e-12f ? scale : 1e-12f;
 }
 
+/* As the container stores it, straight through for the gradient: what is left of a narrow scale after it was stored
+ * times 127. */
+static float stored_scale(const qz_scheme *s, float scale)
+{
+    const float rounded = qz_scale_round(positive(scale), 1, s->scale_type);
+    if (!s->narrow || s->scale_type != QZ_F32) return rounded;
+    return qz_grid_narrow_scale(rounded, qz_format_of(s->format)->bits);
+}
+
 void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset)
 {
     const int64_t pieces = qz_scheme_pieces(&q->scheme, q->rows, q->cols);
     const float top = (float)((1 << qz_format_of(q->scheme.format)->bits) - 1);
-    for (int64_t i = 0; i < pieces; i++) q->scales[i] = qz_scale_round(positive(scale[i]), 1, q->scheme.scale_type);
+    for (int64_t i = 0; i < pieces; i++) q->scales[i] = stored_scale(&q->scheme, scale[i]);
     if (!offset || !q->zeros) return;
     for (int64_t i = 0; i < pieces; i++)
         q->zeros[i] = (uint8_t)qz_rint_small(qz_clamp(offset[i], (float)q->scheme.least_zero, top));
@@ -84,6 +93,22 @@ qz_status qz_ag_fake_quant(qz_var **y, qz_tape *t, qz_var *w, const qz_ag_grid *
                                .with = grid,
                                .size = sizeof *grid};
     return qz_node_add(t, &spec, NULL);
+}
+
+/* ---- as plain tensors are stored ---- */
+
+qz_status qz_ag_stored(qz_var **y, qz_tape *t, const qz_var *x, qz_dtype type)
+{
+    qz_buffer *buffer;
+    qz_tensor narrow = x->value;
+    QZ_TRY(qz_var_like(y, t, x));
+    QZ_TRY(qz_pool_get(t->pool, &buffer, (size_t)(qz_tensor_count(&narrow) * qz_dtype_bits(type) / 8)));
+    narrow.dtype = type;
+    narrow.data = buffer->data;
+    qz_status status = t->dry ? QZ_OK : qz_op_convert(t->backend, &narrow, &x->value);
+    if (status == QZ_OK && !t->dry) status = qz_op_convert(t->backend, &(*y)->value, &narrow);
+    qz_pool_put(t->pool, buffer);
+    return status;
 }
 
 /* ---- inputs of linears ---- */

@@ -98,6 +98,9 @@ QZ_NODISCARD qz_status qz_ag_dropout(qz_var **y, qz_tape *t, qz_var *x, float p,
 QZ_NODISCARD qz_status qz_ag_low_rank(qz_var **w, qz_tape *t, qz_var *base, const qz_packed *packed, qz_var *b,
                                       qz_var *a, float factor);
 
+/* w (N, K) = packed weights, wide: a constant. */
+QZ_NODISCARD qz_status qz_ag_unpacked(qz_var **w, qz_tape *t, const qz_packed *packed);
+
 /* ---- rounding in training ---- */
 
 /* How a weight is rounded. `q` has the scheme and room for scales and zeros, which every pass fills in anew. */
@@ -112,6 +115,8 @@ typedef struct qz_ag_grid {
 QZ_NODISCARD qz_status qz_ag_fake_quant(qz_var **y, qz_tape *t, qz_var *w, const qz_ag_grid *grid);
 /* q's scales and zeros from learned ones: rounded to what the container stores. */
 void qz_ag_grid_take(qz_qtensor *q, const float *scale, const float *offset);
+/* y = x as F16 or BF16 stores it: a constant, for evaluations; x stays. */
+QZ_NODISCARD qz_status qz_ag_stored(qz_var **y, qz_tape *t, const qz_var *x, qz_dtype type);
 /* What gradients of learned scales and offsets are multiplied by. */
 float qz_ag_scale_factor(const qz_qtensor *q);
 

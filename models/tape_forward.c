@@ -25,7 +25,9 @@ static qz_status norm(const pass *p, qz_tape *t, const char *name, qz_var *x, qz
 {
     qz_var *w;
     QZ_TRY(plain(p, t, name, &w));
-    return qz_ag_rmsnorm(y, t, x, w, (float)p->m->config.norm_eps, (float)p->m->config.norm_offset);
+    QZ_TRY(qz_ag_rmsnorm(y, t, x, w, (float)p->m->config.norm_eps, (float)p->m->config.norm_offset));
+    qz_var_release(t, w);
+    return QZ_OK;
 }
 
 static qz_status point(const pass *p, qz_tape *t, int layer, int input, qz_point at, qz_var **x)
@@ -188,6 +190,7 @@ qz_status qz_model_tape_forward(const qz_model *m, qz_tape *t, const qz_tape_wei
     QZ_TRY(qz_model_rotation(&p->rotation, m, (qz_batch){batch.sequences, batch.length}, batch.first, arena));
     QZ_TRY(plain(p, t, names->embedding, &table));
     QZ_TRY(qz_ag_embedding(&x, t, table, batch.ids, batch.sequences * batch.length, (float)m->config.embedding_scale));
+    if (!m->config.tied) qz_var_release(t, table);
     QZ_TRY(run_layers(p, t, &x));
     QZ_TRY(norm(p, t, names->final_norm, x, hidden));
     qz_var_release(t, x);

@@ -19,6 +19,16 @@ static qz_tensor rows_of(const qz_tensor *x, const request *r)
     return qz_tensor_rows(x, r->first, r->rows);
 }
 
+/* Of what has no codes an evaluation sees what the checkpoint will hold. Takes *x over. */
+static qz_status as_stored(qz_var **x, const request *r)
+{
+    qz_var *wide = *x;
+    if (!wide || r->s->number != QZ_STUDENT_JUDGED || !qz_student_narrows(r->s)) return QZ_OK;
+    QZ_TRY(qz_ag_stored(x, r->t, wide, r->s->rule.plain_type));
+    qz_var_release(r->t, wide);
+    return QZ_OK;
+}
+
 static qz_status leaf_rows(qz_var **out, const request *r, const qz_tensor *value, const qz_tensor *grad)
 {
     const qz_tensor v = rows_of(value, r);
@@ -29,22 +39,35 @@ static qz_status leaf_rows(qz_var **out, const request *r, const qz_tensor *valu
 
 static qz_status bias_of(qz_var **out, const request *r)
 {
+    const bool trained = r->s->rule.train_weights;
     *out = NULL;
     if (!r->l->bias.shape[0]) return QZ_OK;
-    return leaf_rows(out, r, &r->l->bias, r->s->rule.train_weights ? &r->l->bias_grad : NULL);
+    QZ_TRY(leaf_rows(out, r, &r->l->bias, trained ? &r->l->bias_grad : NULL));
+    return trained ? as_stored(out, r) : QZ_OK; /* a frozen one is so already */
+}
+
+/* y = x W^T; weight and bias are released. */
+static qz_status apply(const request *r, qz_var *x, qz_var *w, qz_var *residual, qz_var **y)
+{
+    qz_var *bias;
+    QZ_TRY(bias_of(&bias, r));
+    QZ_TRY(qz_ag_linear(y, r->t, x, w, bias, residual));
+    qz_var_release(r->t, w);
+    qz_var_release(r->t, bias);
+    return QZ_OK;
 }
 
 /* x W^T with W as it is trained: the rounded values of this step, or the master. */
 static qz_status apply_trained(const request *r, qz_var *x, qz_var *residual, qz_var **y)
 {
     const qz_student_step *step = &r->s->step[r->index];
-    qz_var *w, *bias;
-    QZ_TRY(bias_of(&bias, r));
+    qz_var *w;
     if (step->rounded)
         QZ_TRY(leaf_rows(&w, r, qz_var_value(step->rounded), &step->grad));
     else
         QZ_TRY(leaf_rows(&w, r, &r->l->weight, r->s->rule.train_weights ? &r->l->grad : NULL));
-    return qz_ag_linear(y, r->t, x, w, bias, residual);
+    if (step->rounded ? r->s->rule.plain_values : r->s->rule.train_weights) QZ_TRY(as_stored(&w, r));
+    return apply(r, x, w, residual, y);
 }
 
 static qz_status apply_base(const request *r, qz_var *x, qz_var *residual, qz_var **y)
@@ -52,7 +75,9 @@ static qz_status apply_base(const request *r, qz_var *x, qz_var *residual, qz_va
     const qz_packed *window = &r->s->window[r->index * QZ_ROLES + (int)r->s->role];
     qz_var *bias;
     QZ_TRY(bias_of(&bias, r));
-    return qz_ag_linear_packed(y, r->t, x, window, bias, residual);
+    QZ_TRY(qz_ag_linear_packed(y, r->t, x, window, bias, residual));
+    qz_var_release(r->t, bias);
+    return QZ_OK;
 }
 
 static qz_status adapter_vars(const request *r, qz_var **a, qz_var **b)
@@ -85,21 +110,42 @@ static qz_status apply_beside(const request *r, qz_var *x, qz_var *residual, qz_
 static qz_status apply_merged(const request *r, qz_var *x, qz_var *residual, qz_var **y)
 {
     const int slot = r->index * QZ_ROLES + (int)r->s->role;
-    qz_var *a, *b, *sum, *rounded, *bias;
+    qz_var *a, *b, *sum, *rounded;
     QZ_TRY(adapter_vars(r, &a, &b));
-    QZ_TRY(bias_of(&bias, r));
     QZ_TRY(qz_ag_low_rank(&sum, r->t, NULL, &r->s->window[slot], b, a, r->s->adapters.factor));
     const qz_ag_grid grid = {.q = &r->s->grid[slot], .fit = true, .rule = r->s->rule.rounding.rule};
     QZ_TRY(qz_ag_fake_quant(&rounded, r->t, sum, &grid));
     qz_var_release(r->t, sum);
-    QZ_TRY(qz_ag_linear(y, r->t, x, rounded, bias, residual));
-    qz_var_release(r->t, rounded);
-    return QZ_OK;
+    if (r->s->rule.plain_values) QZ_TRY(as_stored(&rounded, r));
+    return apply(r, x, rounded, residual, y);
+}
+
+/* The same of a linear that is merged and stays plain, when it is judged. */
+static qz_status apply_merged_plain(const request *r, qz_var *x, qz_var *residual, qz_var **y)
+{
+    const qz_packed *window = &r->s->window[r->index * QZ_ROLES + (int)r->s->role];
+    qz_var *a, *b, *w;
+    if (r->l->a) {
+        QZ_TRY(adapter_vars(r, &a, &b));
+        QZ_TRY(qz_ag_low_rank(&w, r->t, NULL, window, b, a, r->s->adapters.factor));
+    } else {
+        QZ_TRY(qz_ag_unpacked(&w, r->t, window));
+    }
+    QZ_TRY(as_stored(&w, r));
+    return apply(r, x, w, residual, y);
 }
 
 static bool merges(const request *r)
 {
-    return r->s->adapters.merge_aware && r->l->rounded && r->s->round;
+    return r->s->adapters.merge_aware && r->s->adapt && r->s->round;
+}
+
+/* Is it judged by values that are nowhere yet? A plain base without an adapter has the checkpoint's type already. */
+static bool merges_plain(const request *r)
+{
+    const qz_student_linear *l = r->l;
+    if (!merges(r) || r->s->number != QZ_STUDENT_JUDGED || !l->base) return false;
+    return l->a ? !l->rounded : !l->base->plain.data && (!l->rounded || r->s->rule.plain_values);
 }
 
 /* The first linear whose input is not finite is remembered. */
@@ -120,16 +166,20 @@ static qz_status give_linear(void *context, qz_tape *t, int layer, qz_role role,
     r.l = &s->linear[r.index];
     s->role = role;
     if (s->searching && !s->found) QZ_TRY(search(s, x, r.l->module));
-    if (r.l->a && s->adapt) return merges(&r) ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
+    if (merges_plain(&r)) return apply_merged_plain(&r, x, residual, y);
+    if (r.l->a && s->adapt)
+        return merges(&r) && r.l->rounded ? apply_merged(&r, x, residual, y) : apply_beside(&r, x, residual, y);
     return r.l->base ? apply_base(&r, x, residual, y) : apply_trained(&r, x, residual, y);
 }
 
 static qz_status give_plain(void *context, qz_tape *t, const char *name, qz_var **w)
 {
-    const qz_student *s = context;
+    qz_student *s = context;
+    const request r = {.s = s, .t = t};
     for (int i = 0; i < s->plains; i++) {
-        if (strcmp(s->plain[i].name, name) == 0)
-            return qz_tape_leaf(w, t, &s->plain[i].value, s->rule.train_weights ? &s->plain[i].grad : NULL);
+        if (strcmp(s->plain[i].name, name) != 0) continue;
+        QZ_TRY(qz_tape_leaf(w, t, &s->plain[i].value, s->rule.train_weights ? &s->plain[i].grad : NULL));
+        return s->rule.train_weights ? as_stored(w, &r) : QZ_OK;
     }
     return QZ_FAIL(QZ_UNSUPPORTED, "%s: stored quantized, and so not trained", name);
 }

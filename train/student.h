@@ -36,13 +36,19 @@ typedef struct qz_student_adapters {
     bool (*wanted)(void *context, const char *module);
     void *context;
     const qz_scheme *base; /* of the frozen weights; NULL: as they are stored */
-    int64_t loftq;         /* times that base and adapter are fitted in turn to the weight; 0: B starts at zero */
+    /* Does a linear's weight stay as it is stored all the same? NULL: none does. */
+    bool (*base_skips)(void *context, const char *module);
+    int64_t loftq; /* times that base and adapter are fitted in turn to the weight; 0: B starts at zero */
 } qz_student_adapters;
 
 typedef struct qz_student_rule {
     bool train_weights;         /* all weights are parameters; else they are frozen */
     const qz_export_plan *plan; /* which linears are rounded, and how; NULL: none */
     qz_student_rounding rounding;
+    /* F16 or BF16: the checkpoint will hold in it what is not rounded, and so evaluations see it (others: as it is); of
+     * a container without codes the values of rounded weights too. */
+    qz_dtype plain_type;
+    bool plain_values;
     const qz_student_adapters *adapters; /* NULL: none */
     bool recompute;
     bool random; /* start from random weights instead of the folder's */

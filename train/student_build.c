@@ -25,6 +25,28 @@ qz_status qz_student_add_parameter(qz_student *s, qz_parameter **out, const char
     return QZ_OK;
 }
 
+/* ---- what is stored plain ---- */
+
+bool qz_student_narrows(const qz_student *s)
+{
+    return s->rule.plain_type == QZ_F16 || s->rule.plain_type == QZ_BF16;
+}
+
+/* What is frozen is the checkpoint's from the start; what is trained stays wide, and is narrowed when it is judged. */
+static qz_status narrow_frozen(const qz_student *s, const qz_tensor *x)
+{
+    enum { PART = 4096 };
+    uint16_t stored[PART];
+    const int64_t count = qz_tensor_count(x);
+    if (!qz_student_narrows(s) || s->rule.train_weights) return QZ_OK;
+    for (int64_t i = 0; i < count; i += PART) {
+        const int64_t n = count - i < PART ? count - i : PART;
+        QZ_TRY(qz_convert(stored, s->rule.plain_type, qz_f32(x) + i, QZ_F32, n));
+        QZ_TRY(qz_convert(qz_f32(x) + i, QZ_F32, stored, s->rule.plain_type, n));
+    }
+    return QZ_OK;
+}
+
 /* ---- random starts ---- */
 
 /* Normal with deviation 0.02, and 0.02 / sqrt(2 layers) for what adds to the residual stream (Radford et al. 2019,
@@ -64,7 +86,8 @@ static qz_status add_plain(qz_student *s, const char *name)
         draw(s, name, &p->value, false);
         return QZ_OK;
     }
-    return qz_ckpt_read_plain(qz_model_ckpt(s->m), name, stored->view.ndim, stored->view.shape, p->value.data);
+    QZ_TRY(qz_ckpt_read_plain(qz_model_ckpt(s->m), name, stored->view.ndim, stored->view.shape, p->value.data));
+    return narrow_frozen(s, &p->value);
 }
 
 /* The tables and norms of the family, without what was passed through. */
@@ -106,14 +129,21 @@ static qz_status add_trained(qz_student *s, qz_student_linear *l, const qz_linea
     return QZ_OK;
 }
 
+/* In the checkpoint that is trained for. */
+static bool is_plain(const qz_student_linear *l)
+{
+    return !l->planned || !l->planned->quantized;
+}
+
 /* Frozen, but rounded on scales that are learned: wide, since it is rounded anew in every step. */
 static qz_status add_wide(qz_student *s, qz_student_linear *l, const qz_linear *from)
 {
     float *data;
     QZ_TRY(qz_student_numbers(s, &data, l->n * l->k));
     l->weight = qz_tensor_2d(data, QZ_F32, l->n, l->k);
-    if (!s->rule.dry) memcpy(l->weight.data, from->weight.data, (size_t)(l->n * l->k) * sizeof(float));
-    return QZ_OK;
+    if (s->rule.dry) return QZ_OK;
+    memcpy(l->weight.data, from->weight.data, (size_t)(l->n * l->k) * sizeof(float));
+    return is_plain(l) ? narrow_frozen(s, &l->weight) : QZ_OK;
 }
 
 qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight, const qz_scheme *scheme,
@@ -134,12 +164,30 @@ static qz_status pack_rounded(qz_student *s, qz_packed *out, const qz_linear *fr
     return qz_packed_from(out, &q, s->arena);
 }
 
-/* Of a folder's quantized weights, which are packed as they are; plain ones stay in the mapped file. */
+static const qz_stored *plain_weight(const qz_student *s, const qz_student_linear *l)
+{
+    char name[512];
+    snprintf(name, sizeof name, "%s.weight", l->module);
+    return qz_ckpt_find(qz_model_ckpt(s->m), name);
+}
+
+/* A plain weight that the checkpoint will hold in another type, with nothing added to it before. */
+static bool is_narrowed(const qz_student *s, const qz_student_linear *l)
+{
+    return qz_student_narrows(s) && is_plain(l) && !qz_student_is_adapted(s, l->module) &&
+           plain_weight(s, l)->view.dtype != s->rule.plain_type;
+}
+
+/* Of a folder's quantized weights, which are packed as they are; plain ones stay in the mapped file, unless they are
+ * narrowed. */
 static qz_status count_stored(qz_student *s, const qz_student_linear *l)
 {
     const qz_ckpt *c = qz_model_ckpt(s->m);
     qz_scheme scheme;
-    if (!qz_ckpt_is_quantized(c, l->module)) return QZ_OK;
+    if (!qz_ckpt_is_quantized(c, l->module)) {
+        if (is_narrowed(s, l)) s->bytes += (uint64_t)(l->n * l->k) * sizeof(uint16_t);
+        return QZ_OK;
+    }
     QZ_TRY(qz_ckpt_container(c)->read_scheme(&scheme, qz_json_root(qz_ckpt_config(c))));
     s->bytes += qz_packed_bytes(&scheme, l->n, l->k);
     return QZ_OK;
@@ -153,16 +201,27 @@ static qz_status pack_stored(qz_student *s, qz_packed *out, const qz_student_lin
         QZ_TRY(qz_ckpt_read_qtensor(c, l->module, l->n, l->k, &q, scratch));
         return qz_packed_from(out, &q, s->arena);
     }
-    char name[512];
-    snprintf(name, sizeof name, "%s.weight", l->module);
-    *out = qz_packed_plain(&qz_ckpt_find(c, name)->view);
+    qz_tensor plain = plain_weight(s, l)->view;
+    if (is_narrowed(s, l)) {
+        plain.dtype = s->rule.plain_type;
+        plain.data = qz_arena_array(s->arena, uint16_t, (size_t)(l->n * l->k));
+        if (!plain.data) return qz_arena_failed(s->arena);
+        QZ_TRY(qz_op_convert(qz_model_backend(s->m), &plain, &plain_weight(s, l)->view));
+    }
+    *out = qz_packed_plain(&plain);
     return QZ_OK;
+}
+
+static bool skips_base(const qz_student *s, const char *module)
+{
+    return s->adapters.base_skips && s->adapters.base_skips(s->adapters.context, module);
 }
 
 /* The base is made together with its adapter. */
 static bool starts_with_base(const qz_student *s, const char *module)
 {
-    return s->adapters.loftq && s->adapters.base && !s->rule.dry && qz_student_is_adapted(s, module);
+    return s->adapters.loftq && s->adapters.base && !skips_base(s, module) && !s->rule.dry &&
+           qz_student_is_adapted(s, module);
 }
 
 /* What a frozen weight is rounded by; NULL: it stays as it is stored. In a merged checkpoint, linears without an
@@ -170,7 +229,8 @@ static bool starts_with_base(const qz_student *s, const char *module)
 static const qz_scheme *base_scheme(const qz_student *s, const qz_student_linear *l)
 {
     const bool merged = s->adapters.merge_aware && l->planned && l->planned->quantized;
-    return merged && !qz_student_is_adapted(s, l->module) ? &l->planned->scheme : s->adapters.base;
+    if (merged && !qz_student_is_adapted(s, l->module)) return &l->planned->scheme;
+    return skips_base(s, l->module) ? NULL : s->adapters.base;
 }
 
 static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear *from, qz_arena *scratch)
@@ -185,6 +245,8 @@ static qz_status add_frozen(qz_student *s, qz_student_linear *l, const qz_linear
         QZ_TRY(count_stored(s, l));
     if (s->rule.dry) {
         base->q = (qz_qtensor){.rows = l->n, .cols = l->k};
+        if (!scheme && !qz_ckpt_is_quantized(qz_model_ckpt(s->m), l->module))
+            *base = qz_packed_plain(&plain_weight(s, l)->view); /* never read */
         return QZ_OK;
     }
     if (starts_with_base(s, l->module)) return QZ_OK;
@@ -234,7 +296,7 @@ static qz_status take_bias(qz_student *s, qz_student_linear *l, const qz_linear 
         memset(l->bias.data, 0, (size_t)l->n * sizeof(float));
     else
         memcpy(l->bias.data, from->bias.data, (size_t)l->n * sizeof(float));
-    return QZ_OK;
+    return narrow_frozen(s, &l->bias);
 }
 
 static qz_status add_linear(qz_student *s, int layer, int i, const qz_linear *from, qz_arena *scratch)

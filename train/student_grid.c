@@ -52,7 +52,7 @@ void qz_student_start_scales(const qz_student_linear *l)
 
 bool qz_student_shares_scale(const qz_student_linear *l)
 {
-    const qz_scheme *scheme = &l->q.scheme;
+    const qz_scheme *scheme = &l->planned->scheme;
     return l->planned->fused >= 0 && qz_format_of(scheme->format)->kind == QZ_KIND_FLOAT && !scheme->flat &&
            !scheme->piece_rows && !scheme->piece_cols;
 }
@@ -64,9 +64,7 @@ static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, flo
         const qz_student_linear *other = &s->linear[i];
         float own;
         qz_qtensor q = {.scheme = l->q.scheme, .rows = other->n, .cols = other->k, .scales = &own};
-        if (!other->rounded || other->base || other->planned->fused != l->planned->fused ||
-            !qz_student_shares_scale(other))
-            continue;
+        if (!other->rounded || other->planned->fused != l->planned->fused || !qz_student_shares_scale(other)) continue;
         QZ_TRY(qz_op_fit_ranges(qz_model_backend(s->m), &q, &other->weight));
         *scale = own > *scale ? own : *scale;
     }
@@ -75,7 +73,7 @@ static qz_status fit_shared(const qz_student *s, const qz_student_linear *l, flo
 
 qz_status qz_student_fit(const qz_student *s, const qz_student_linear *l, qz_qtensor *q, const qz_tensor *weight)
 {
-    if (!l->base && qz_student_shares_scale(l)) return fit_shared(s, l, q->scales);
+    if (qz_student_shares_scale(l)) return fit_shared(s, l, q->scales);
     return qz_op_fit_ranges(qz_model_backend(s->m), q, weight);
 }
 
@@ -92,6 +90,11 @@ static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
     if (s->adapters.merge_aware && l->a && qz_model_linear(s->m, l->layer, l->linear)->roles > 1 &&
         (scheme->piece_rows != 1 || scheme->flat))
         return QZ_FAIL(QZ_UNSUPPORTED, "%s: merge-aware training of fused linears needs groups or channels", l->module);
+    if (s->adapters.merge_aware && qz_student_shares_scale(l))
+        return QZ_FAIL(QZ_UNSUPPORTED,
+                       "%s: servers keep one scale for it and the linears that read the same input, which merge-aware "
+                       "training rounds one by one; set weights.group \"channel\"",
+                       l->module);
     return QZ_OK;
 }
 

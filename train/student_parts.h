@@ -102,6 +102,9 @@ QZ_NODISCARD qz_status qz_student_start_loftq(qz_student *s, qz_student_linear *
 QZ_NODISCARD qz_status qz_student_round_base(const qz_student *s, qz_qtensor *out, const qz_tensor *weight,
                                              const qz_scheme *scheme, qz_arena *scratch);
 
+/* Is what is not rounded narrowed for the checkpoint? */
+bool qz_student_narrows(const qz_student *s);
+
 /* ---- student_grid.c ---- */
 
 /* Of a linear that is rounded; the others stay without one. */

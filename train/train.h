@@ -53,7 +53,7 @@ typedef struct qz_train_plan {
     int64_t states;       /* that are there at once, one of them being written */
     int64_t tokens;       /* of all steps */
     double flops;         /* of all steps */
-    double seconds;       /* at the rate given; 0: not known */
+    double seconds;       /* an estimate, from the rate of sgemm given; 0: not known */
     int64_t parameters;   /* numbers that are trained */
 } qz_train_plan;
 

@@ -10,6 +10,12 @@ static bool is_target(void *context, const char *module)
     return how->adapter.targets.count == 0 || qz_patterns_match(&how->adapter.targets, module);
 }
 
+static bool keeps_base(void *context, const char *module)
+{
+    const qz_recipe_train *how = context;
+    return qz_patterns_match(&how->adapter.base.skip, module);
+}
+
 static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
 {
     const qz_recipe_adapter *a = &how->adapter;
@@ -25,6 +31,7 @@ static void set_adapters(qz_train_rules *out, const qz_recipe_train *how)
     if (a->base.wanted) {
         out->base = qz_weights_scheme(&a->base, QZ_F32);
         out->adapters.base = &out->base;
+        out->adapters.base_skips = keeps_base;
     }
     out->student.adapters = &out->adapters;
 }
@@ -33,6 +40,14 @@ static qz_ste rule_of(const qz_recipe_quantizer *q)
 {
     if (q->method != QZ_TRAIN_STE) return QZ_STE_LSQ;
     return q->pass ? QZ_STE_PASS : QZ_STE_CLIP;
+}
+
+/* Beside a base that stays as it is, an adapter changes nothing of what is stored. */
+static void set_plain(qz_student_rule *out, const qz_train_args *args)
+{
+    if (!args->plan) return;
+    out->plain_type = args->plan->plain_type;
+    out->plain_values = !qz_container_at((size_t)args->recipe->output_as.container.index)->holds;
 }
 
 static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry)
@@ -53,6 +68,7 @@ static void set_student(qz_train_rules *out, const qz_train_args *args, bool dry
                                                   .freeze = q->freeze,
                                                   .start_from_grid = how->init != NULL,
                                                   .rule = rule_of(q)};
+    if (!how->adapter.wanted || how->adapter.merge_aware) set_plain(&out->student, args);
     if (!q->wanted && !how->adapter.merge_aware) out->student.plan = NULL;
     if (how->adapter.wanted) set_adapters(out, how);
 }

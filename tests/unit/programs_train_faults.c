@@ -212,3 +212,21 @@ Test(train_faults, the_plan_counts_states_that_are_written)
     cr_assert_eq(planned("disk_bytes", "train.keep=1000", "train.save_every=5"), three);
     cr_assert_eq(planned("disk_bytes", "train.keep=1", "train.save_every=1"), two);
 }
+
+/* Products are not all of a step. */
+Test(train_faults, the_plan_of_the_time)
+{
+    const char *const many = "train.steps=100000", *const beside = "train.adapter.merge_aware=false";
+    qz_json *doc;
+    double flops[2];
+    for (int i = 0; i < 2; i++) {
+        check_qat("plan", RECIPE, DATA, "--json", many, i ? beside : "train.adapter.merge_aware=true");
+        check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
+        const qz_json_node *root = qz_json_root(doc);
+        const double rate = 1e9 * qz_json_double(qz_json_get(root, "gflops_measured"));
+        flops[i] = qz_json_double(qz_json_get(root, "flops"));
+        cr_assert_float_eq(qz_json_double(qz_json_get(root, "seconds")) * rate / flops[i], 1 / 0.6, 0.01);
+        qz_json_close(doc);
+    }
+    cr_assert(flops[0] > 1.3 * flops[1], "a merged weight has a gradient of its own: %g, %g", flops[0], flops[1]);
+}

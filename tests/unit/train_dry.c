@@ -23,9 +23,21 @@ static bool second(void *context, const char *module)
     return strstr(module, ".1.") != NULL;
 }
 
+static bool down(void *context, const char *module)
+{
+    return strstr(module, "down_proj") || strstr(module, "o_proj");
+}
+
 static const qz_student_adapters beside = {.rank = 4, .factor = 2, .dropout = 0.1f, .wanted = every},
                                  packed = {.rank = 4, .factor = 2, .wanted = second, .base = &nf4},
-                                 merged = {.rank = 4, .factor = 2, .wanted = every, .merge_aware = true};
+                                 merged = {.rank = 4, .factor = 2, .wanted = every, .merge_aware = true},
+                                 partly = {.rank = 4, .factor = 2, .wanted = second, .merge_aware = true},
+                                 skipping = {.rank = 4,
+                                             .factor = 2,
+                                             .wanted = second,
+                                             .base = &nf4,
+                                             .base_skips = down,
+                                             .merge_aware = true};
 
 typedef struct way {
     const char *name;
@@ -55,6 +67,21 @@ static const way ways[] = {
     {"scales alone", .rule = {.rounding = {.learn_scales = true, .rule = QZ_STE_LSQ}}, .rounds = true, .half = true},
     {"adapters", .rule = {.adapters = &beside}},
     {"adapters on NF4", .rule = {.adapters = &packed, .recompute = true}, .teacher = true},
+    {"narrowed", .rule = {.train_weights = true, .plain_type = QZ_BF16}},
+    {"narrowed values",
+     .rule = {.train_weights = true,
+              .recompute = true,
+              .plain_type = QZ_F16,
+              .plain_values = true,
+              .rounding = {.fit = true}},
+     .rounds = true, .half = true},
+    {"narrowed beside scales", .rule = {.plain_type = QZ_BF16, .rounding = {.learn_scales = true, .rule = QZ_STE_LSQ}},
+     .rounds = true, .half = true},
+    {"merged in part", .rule = {.adapters = &partly, .plain_type = QZ_F16, .rounding = {.fit = true}}, .rounds = true,
+     .half = true},
+    {"merged values in part",
+     .rule = {.adapters = &skipping, .plain_type = QZ_BF16, .plain_values = true, .rounding = {.fit = true}},
+     .rounds = true, .half = true},
     {"merged adapters", .rule = {.adapters = &merged, .rounding = {.fit = true, .rule = QZ_STE_PASS}}, .rounds = true},
 };
 enum { WAYS = sizeof ways / sizeof *ways };
