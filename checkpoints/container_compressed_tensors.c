@@ -61,7 +61,7 @@ static void settle(qz_export_linear *l, qz_dtype plain_type)
 
 const qz_container qz_container_compressed_tensors = {
     .plugin = {.name = "compressed-tensors",
-               .help = "int2 to int8 and fp8 weights, int8 and fp8 inputs, fp8 cache, as llm-compressor writes them",
+               .help = "int2 to int8 and fp8 weights, int8 and fp8 inputs and cache, as llm-compressor writes them",
                .source = "compressed-tensors 0.19, compressed_tensors/compressors"},
     .consumers =
         "vLLM (int4 and int8 weights, W8A8, W4A8, fp8; on a CPU not int8 weights alone, nor fp8 weights alone, "

@@ -115,8 +115,8 @@ static void check_linear(qz_reasons *r, const qz_export_linear *l, qz_dtype plai
 static void check_cache(qz_reasons *r, const qz_export_plan *plan)
 {
     if (!plan->kv.wanted) return;
-    if (plan->kv.format != QZ_FORMAT_FP8_E4M3)
-        qz_reasons_add(r, "the key-value cache is to be %s; compressed-tensors' readers take fp8_e4m3",
+    if (plan->kv.format != QZ_FORMAT_FP8_E4M3 && plan->kv.format != QZ_FORMAT_INT8)
+        qz_reasons_add(r, "the key-value cache is to be %s; compressed-tensors says fp8_e4m3 or int8",
                        qz_format_of(plan->kv.format)->name);
     if (!plan->attention || plan->layers < 1)
         qz_reasons_add(r, "scales of the key-value cache are asked for, but the model names no attention modules");
@@ -146,6 +146,8 @@ static void warn_of_readers(const qz_export_plan *plan)
         const bool cut_rows = l->fused >= 0 && l->n % BLOCK && !ends_its_set(plan, i);
         if (!uneven && block && (cut_rows || l->k % BLOCK)) uneven = l;
     }
+    if (plan->kv.wanted && plan->kv.format == QZ_FORMAT_INT8)
+        qz_warn("kv_cache int8: vLLM has caches of fp8 only; fp8_e4m3 is read by it");
     if (table)
         qz_warn(
             "%s: quantized embeddings: vLLM since June 2026 takes them on GPUs, and only in models that pass it the "

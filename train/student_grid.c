@@ -93,7 +93,7 @@ static qz_status refuse_scheme(const qz_student *s, const qz_student_linear *l)
     if (s->adapters.merge_aware && qz_student_shares_scale(l))
         return QZ_FAIL(QZ_UNSUPPORTED,
                        "%s: servers keep one scale for it and the linears that read the same input, which merge-aware "
-                       "training rounds one by one; set weights.group \"channel\"",
+                       "training rounds one by one; set weights.group \"channel\" (of compressed-tensors) or \"block\"",
                        l->module);
     return QZ_OK;
 }

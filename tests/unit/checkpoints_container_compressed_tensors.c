@@ -337,8 +337,15 @@ Test(compressed_tensors, the_cache_alone_is_enough)
     case_has(text, "\"format\": \"dense\"");
     case_has(text, "\"config_groups\": {}");
     case_has(text, "\"strategy\": \"attn_head\"");
+    case_has(text, "\"type\": \"float\"");
     plan.kv.format = QZ_FORMAT_INT8;
-    check_fails(QZ_UNSUPPORTED, "the key-value cache is to be int8", ct->can_express(&plan));
+    check_ok(ct->can_express(&plan));
+    check_ok(ct->config_block(&text, &plan, arena));
+    case_has(text, "\"num_bits\": 8");
+    case_has(text, "\"type\": \"int\"");
+    case_has(text, "\"symmetric\": true");
+    plan.kv.format = QZ_FORMAT_FP8_E5M2;
+    check_fails(QZ_UNSUPPORTED, "the key-value cache is to be fp8_e5m2", ct->can_express(&plan));
 }
 
 Test(compressed_tensors, fused_linears_round_their_input_alike)

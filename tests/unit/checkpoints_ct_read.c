@@ -259,6 +259,10 @@ Test(ct_read, cache)
     check_fails(QZ_SHAPE, "\"m.k_scale\" has the shape [2, 1, 1]; [3, 1, 1]",
                 qz_ckpt_read_kv(c, "m", 3, &s, key, value));
     qz_ckpt_close(c);
+    c = with("i", "\"kv_cache_scheme\":{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"tensor\"}", tensor, data, 8);
+    check_ok(qz_ckpt_read_kv(c, "m", 2, &s, key, value));
+    cr_assert(s.wanted && s.format == QZ_FORMAT_INT8 && key[1] == 1.0f && value[1] == 0.25f);
+    qz_ckpt_close(c);
     c = with("c", "\"kv_cache_scheme\":null", tensor, data, 8);
     check_ok(qz_ckpt_read_kv(c, "m", 2, &s, key, value));
     cr_assert(!s.wanted);

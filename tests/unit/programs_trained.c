@@ -128,7 +128,8 @@ static void comes_back(const char *model, int form, const qz_student_rule *rule)
     calib_case c = case_of(model, forms[form]);
     qz_student *s;
     qz_student_rule mine = *rule;
-    snprintf(name, sizeof name, "%s-%d-%d-%d", model, form, rule->train_weights, rule->rounding.learn_scales);
+    snprintf(name, sizeof name, "%s-%d-%d-%d-%d", model, form, rule->train_weights, rule->rounding.learn_scales,
+             rule->adapters && rule->adapters->base);
     const char *folder = case_folder(name);
     const qz_calib_output output = case_output(&c, folder);
     mine.plan = &c.plan;
@@ -139,6 +140,8 @@ static void comes_back(const char *model, int form, const qz_student_rule *rule)
         return;
     }
     check_ok(qz_student_new(&s, c.model, &mine));
+    check_ok(qz_student_begin_step(s, true)); /* scales have started */
+    check_ok(qz_student_end_step(s));
     shake(s);
     const double trained = loss_of(s);
     check_ok(qz_trained_export(s, c.model, &output, NULL));
@@ -169,6 +172,7 @@ Test(trained, merged_in_part_too)
     for (int i = 0; i < FORMS; i++) {
         comes_back("llama", i, &(qz_student_rule){.adapters = &packed, .rounding = {.fit = true}});
         comes_back("qwen2", i, &(qz_student_rule){.adapters = &stored, .rounding = {.fit = true}});
+        comes_back("llama", i, &(qz_student_rule){.adapters = &stored, .rounding = {.fit = true}});
     }
 }
 
