@@ -58,9 +58,20 @@ static void warn_unmatched(const char *where, const qz_patterns *p, const qz_pat
     }
 }
 
+/* Only the linears of the layers can have an adapter. */
+static void warn_adapter(const qz_recipe_adapter *a, const qz_model *m)
+{
+    for (int i = 0; i < a->targets.count; i++)
+        if (!matches_linear(a->targets.pattern[i], m))
+            qz_warn("train.adapter.targets: \"%s\" matches no linear of the layers; names look like %s",
+                    a->targets.pattern[i], qz_model_linear_name(m, 0, 0));
+    if (a->base.wanted) warn_unmatched("train.adapter.base.skip", &a->base.skip, NULL, m);
+}
+
 void qz_outside_warn_unmatched(const qz_recipe *recipe, const qz_model *model)
 {
     char where[64];
+    if (recipe->train.adapter.wanted) warn_adapter(&recipe->train.adapter, model);
     warn_unmatched("weights.skip", &recipe->weights.skip, NULL, model);
     for (int i = 0; i < recipe->overrides; i++) {
         const qz_recipe_exception *e = &recipe->override[i];

@@ -83,6 +83,8 @@ QZ_NODISCARD qz_status qz_ckpt_read_plain(const qz_ckpt *c, const char *name, in
                                           float *out);
 /* The stored shape is `shape`, else QZ_SHAPE naming tensor, found and expected. For containers. */
 QZ_NODISCARD qz_status qz_ckpt_check_shape(const qz_ckpt *c, const qz_stored *t, int ndim, const int64_t *shape);
+/* Fails, saying what a folder without config.json is: an adapter, or no model at all. */
+QZ_NODISCARD qz_status qz_ckpt_missing_config(const char *folder, qz_arena *arena);
 bool qz_ckpt_is_quantized(const qz_ckpt *c, const char *module);
 /* The names under which the container stores `module`'s tensors are all known to it (for the unknown-tensor check). */
 bool qz_ckpt_is_part_of(const qz_ckpt *c, const char *tensor, const char *module);

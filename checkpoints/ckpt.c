@@ -33,13 +33,23 @@ struct qz_ckpt {
     qz_strmap *index; /* name -> tensor */
 };
 
+qz_status qz_ckpt_missing_config(const char *folder, qz_arena *arena)
+{
+    const char *adapter = qz_path_join(arena, folder, "adapter_config.json");
+    if (!adapter) return qz_arena_failed(arena);
+    if (qz_path_exists(adapter))
+        return QZ_FAIL(QZ_IO,
+                       "%s: is an adapter (adapter_config.json), no model by itself; `qat merge` with the recipe that "
+                       "trained it makes a checkpoint of it",
+                       folder);
+    return QZ_FAIL(QZ_IO, "%s: config.json is missing; a model folder as Hugging Face stores it is expected", folder);
+}
+
 static qz_status read_config(qz_ckpt *c)
 {
     char *path = qz_path_join(c->arena, c->folder, "config.json");
     if (!path) return qz_arena_failed(c->arena);
-    if (!qz_path_exists(path))
-        return QZ_FAIL(QZ_IO, "%s: config.json is missing; a model folder as Hugging Face stores it is expected",
-                       c->folder);
+    if (!qz_path_exists(path)) return qz_ckpt_missing_config(c->folder, c->arena);
     QZ_TRY(qz_file_read(&c->config_text, &c->config_size, path, CONFIG_LIMIT, c->arena));
     QZ_TRY_CTX(qz_json_parse(&c->config, c->config_text, c->config_size), "%s", path);
     const qz_json_node *root = qz_json_root(c->config);

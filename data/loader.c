@@ -83,12 +83,34 @@ static qz_status open_loader(qz_loader *s, const qz_loader_rule *rule, const qz_
     return QZ_OK;
 }
 
+/* The label of the token before token `i`. */
+static int32_t label_at(const qz_loader *s, int64_t i)
+{
+    if (i >= s->tokens.count) return QZ_LABEL_NONE;
+    int flags = qz_token_flags(&s->tokens, i);
+    bool other = s->packs && (flags & QZ_TOKEN_BEGINS);
+    return other || !(flags & QZ_TOKEN_COUNTS) ? QZ_LABEL_NONE : qz_token_id(&s->tokens, i);
+}
+
+/* Empty completions, say, leave prompts alone: every loss would be 0. */
+static qz_status check_targets(const qz_loader *s)
+{
+    const int64_t first = s->bos < 0, end = s->windows * step_of(s) + 1;
+    for (int64_t i = first; i < end; i++)
+        if (label_at(s, i) != QZ_LABEL_NONE) return QZ_OK;
+    return QZ_FAIL(QZ_FORMAT,
+                   "%s has %lld tokens, and none of them is to be learned: all belong to prompts%s; give completions, "
+                   "or answers of the assistant, that are not empty",
+                   s->path, (long long)s->tokens.count, s->packs ? " or begin a document" : "");
+}
+
 qz_status qz_loader_open(qz_loader **out, const qz_loader_rule *rule, const qz_tokenizer *tokenizer)
 {
     *out = NULL;
     qz_loader *s = qz_calloc(1, sizeof *s);
     if (!s) return QZ_FAIL(QZ_MEMORY, "out of memory: %s", rule->path);
     qz_status status = open_loader(s, rule, tokenizer);
+    if (status == QZ_OK) status = check_targets(s);
     if (status == QZ_OK)
         *out = s;
     else
@@ -105,15 +127,6 @@ void qz_loader_close(qz_loader *s)
 }
 
 /* ---- windows ---- */
-
-/* The label of the token before token `i`. */
-static int32_t label_at(const qz_loader *s, int64_t i)
-{
-    if (i >= s->tokens.count) return QZ_LABEL_NONE;
-    int flags = qz_token_flags(&s->tokens, i);
-    bool other = s->packs && (flags & QZ_TOKEN_BEGINS);
-    return other || !(flags & QZ_TOKEN_COUNTS) ? QZ_LABEL_NONE : qz_token_id(&s->tokens, i);
-}
 
 static void fill_ids(const qz_loader *s, int32_t *ids, int64_t start, int64_t count)
 {

@@ -191,6 +191,25 @@ static qz_status check_kind(const char *path, const qz_json_node *root)
     return QZ_OK;
 }
 
+/* These start from a part of the weight that is taken out of the base, which is then no more the model's: in PEFT's
+ * lora/layer.py pissa_init, olora_init, corda_init and loftq_init write the weight that remains. */
+static qz_status check_start(const char *path, const qz_json_node *root)
+{
+    static const char *const residual[] = {"pissa", "olora", "corda", "loftq", "lora_ga", NULL};
+    const qz_json_node *start = qz_json_get(root, "init_lora_weights");
+    if (!qz_json_is(start, QZ_JSON_STRING)) return QZ_OK;
+    for (const char *const *name = residual; *name; name++)
+        if (strncmp(qz_json_text(start), *name, strlen(*name)) == 0)
+            return QZ_FAIL(
+                QZ_UNSUPPORTED,
+                "%s: init_lora_weights is \"%s\": the adapter belongs to a base that was changed as it "
+                "began, not to the model it came from; convert it with PEFT "
+                "(path_initial_model_for_weight_conversion of save_pretrained), or, where the recipe's model "
+                "is that changed base, set init_lora_weights to true",
+                path, qz_json_text(start));
+    return QZ_OK;
+}
+
 static qz_status check_config(const char *path, const qz_recipe *recipe, qz_arena *arena)
 {
     char *text;
@@ -201,6 +220,7 @@ static qz_status check_config(const char *path, const qz_recipe *recipe, qz_aren
     QZ_TRY_CTX(qz_json_parse(&doc, text, size), "%s", path);
     const qz_json_node *root = qz_json_root(doc);
     qz_status status = check_kind(path, root);
+    if (status == QZ_OK) status = check_start(path, root);
     if (status == QZ_OK) status = check_number(path, root, "r", (double)a->rank, "train.adapter.rank");
     if (status == QZ_OK) status = check_number(path, root, "lora_alpha", a->alpha, "train.adapter.alpha");
     if (status == QZ_OK && qz_json_true(qz_json_get(root, "use_rslora")) != a->rslora)

@@ -19,8 +19,8 @@ typedef struct qz_measured {
     uint64_t folder_bytes;
 } qz_measured;
 
-/* Of an adapter, in nats a token: the base as it is in memory, with the adapter beside it, and the sum of both as it was
- * rounded in training. */
+/* Of an adapter, in nats a token: the base as it is in memory, with the adapter beside it, and the sum of both as it
+ * was rounded in training. */
 typedef struct qz_merged {
     bool wanted, measured;
     bool rounds; /* `rounded` was measured: it is merge_aware */

@@ -22,9 +22,7 @@ static qz_status read_config(qz_served *s)
     char *text, *path = qz_path_join(s->arena, s->folder, "config.json");
     size_t size;
     if (!path) return qz_arena_failed(s->arena);
-    if (!qz_path_exists(path))
-        return QZ_FAIL(QZ_IO, "%s: config.json is missing; a model folder as Hugging Face stores it is expected",
-                       s->folder);
+    if (!qz_path_exists(path)) return qz_ckpt_missing_config(s->folder, s->arena);
     QZ_TRY(qz_file_read(&text, &size, path, CONFIG_LIMIT, s->arena));
     QZ_TRY_CTX(qz_json_parse(&s->document, text, size), "%s", path);
     s->config = qz_json_root(s->document);

@@ -124,6 +124,24 @@ static heard warnings_of(const char *model, const char *const *sets)
     return h;
 }
 
+/* The head is a module, but no linear that gets an adapter. */
+Test(outside, a_target_that_matches_nothing_is_told)
+{
+    static const char train[] = "train={\"data\": \"a.txt\", \"steps\": 1, \"parameters\": \"adapter\", \"adapter\": "
+                                "{\"targets\": [\"q_proj\", \"%s\"], \"base\": {\"format\": \"nf4\", \"group\": 64, "
+                                "\"skip\": [\"%s\"]}}}";
+    static const char *const cases[][3] = {
+        {"w_prj", "lm_head", "train.adapter.targets: \"w_prj\" matches no linear of the layers"},
+        {"lm_head", "lm_head", "train.adapter.targets: \"lm_head\" matches no linear"},
+        {"v_proj", "donw_proj", "train.adapter.base.skip: \"donw_proj\" matches no module"}};
+    for (int i = 0; i < 3; i++) {
+        char set[512];
+        snprintf(set, sizeof set, train, cases[i][0], cases[i][1]);
+        heard h = warnings_of("llama", (const char *[]){set, NULL});
+        cr_assert(h.count == 1 && strstr(h.last, cases[i][2]), "%d: %s", h.count, h.last);
+    }
+}
+
 Test(outside, a_pattern_that_matches_nothing_is_told)
 {
     heard h = warnings_of("llama", (const char *[]){"weights.skip=[\"lm_head\", \"donw_proj\"]", NULL});

@@ -96,6 +96,9 @@ Test(ckpt, folder_and_config)
     check_fails(QZ_FORMAT, "found an array, expected an object", opens(folder));
     fixture_text(folder, "config.json", CONFIG);
     check_fails(QZ_IO, "neither model.safetensors nor", opens(folder));
+    const char *adapter = fixture_folder("adapter");
+    fixture_text(adapter, "adapter_config.json", "{}");
+    check_fails(QZ_IO, "is an adapter (adapter_config.json), no model by itself; `qat merge`", opens(adapter));
 }
 
 Test(ckpt, unknown_quantization)

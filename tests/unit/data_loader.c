@@ -166,6 +166,17 @@ Test(data_loader, an_empty_completion_is_the_end_only)
     end(&f);
 }
 
+/* One text of windows has no end of a document that would count. */
+Test(data_loader, text_that_teaches_nothing)
+{
+    fixture f;
+    begin(&f, "s.jsonl", "{\"prompt\": \"cdef\", \"completion\": \"\"}\n{\"prompt\": \"cd\", \"completion\": \"\"}\n");
+    f.rule.pack = QZ_LOADER_STREAM;
+    check_fails(QZ_FORMAT, "s.jsonl has 6 tokens, and none of them is to be learned: all belong to prompts; give",
+                qz_loader_open(&f.s, &f.rule, f.t));
+    end(&f);
+}
+
 static void with_h5(fixture *f, const int64_t *ids, uint64_t count)
 {
     qz_h5 *file;

@@ -63,6 +63,9 @@ Test(train, an_adapter_merges_into_what_was_trained)
     cr_assert(qz_path_exists(below(out, "adapter_config.json")));
     cr_assert(qz_path_exists(below(out, "adapter_model.safetensors")));
     cr_assert_not(qz_path_exists(below(out, "model.safetensors")));
+    const char *const check[] = {QCAL_PATH, "check", out, "--for", "vllm", NULL};
+    test_process_run(&process, check, (test_limits){0});
+    cr_assert(process.exit_code == 1 && strstr(process.err, "is an adapter"), "%d: %s", process.exit_code, process.err);
     const char *adapter = qz_arena_printf(arena, "--adapter=%s", out);
     check_qat("merge", "recipes/qlora.json", adapter, output(merged), "train.learning_rate=0.01");
     cr_assert(strstr(process.out, "gain of the adapter") != NULL, "%s", process.out);

@@ -42,6 +42,33 @@ Test(train_refused, windows_longer_than_the_model_reads)
     check_qat("plan", w3, FROM_ROUNDED, "evaluate.sequence_length=512", "train.sequence_length=512");
 }
 
+/* demo/model with another context. */
+static const char *shorter_model(const char *context)
+{
+    static const char key[] = "\"max_position_embeddings\": 512";
+    const char *folder = place("teacher");
+    char *text;
+    size_t size;
+    check_ok(qz_folder_make(folder));
+    check_ok(qz_file_copy(below(folder, "model.safetensors"), "demo/model/model.safetensors"));
+    check_ok(qz_file_copy(below(folder, "tokenizer.json"), "demo/model/tokenizer.json"));
+    check_ok(qz_file_read(&text, &size, "demo/model/config.json", 1 << 20, arena));
+    char *at = strstr(text, key);
+    cr_assert(at != NULL);
+    memcpy(at + strlen(key) - 3, context, 3);
+    check_ok(qz_file_write(below(folder, "config.json"), text, size));
+    return folder;
+}
+
+Test(train_refused, sequences_longer_than_the_teacher_reads)
+{
+    const char *loss =
+        qz_arena_printf(arena, "train.loss={\"divergence\": 1, \"teacher\": \"%s\"}", shorter_model("256"));
+    check_refused(2, "train.sequence_length: found 300, but max_position_embeddings of ", "train", "recipes/qlora.json",
+                  output(place("never")), loss, "train.sequence_length=300");
+    check_qat("plan", "recipes/qlora.json", loss, "train.sequence_length=256");
+}
+
 /* The text of evaluate.data under other names. */
 Test(train_refused, validation_on_the_text_that_is_reported)
 {

@@ -367,6 +367,8 @@ Test(adapter_files, what_cannot_be_merged_is_refused)
                    {"fan_in_fan_out", "true", "fan_in_fan_out is true", QZ_UNSUPPORTED},
                    {"rank_pattern", "{\"q_proj\": 8}", "differ between modules", QZ_UNSUPPORTED},
                    {"alpha_pattern", "{\"q_proj\": 8}", "differ between modules", QZ_UNSUPPORTED},
+                   {"init_lora_weights", "\"pissa_niter_16\"", "belongs to a base that was changed", QZ_UNSUPPORTED},
+                   {"init_lora_weights", "\"loftq\"", "belongs to a base that was changed", QZ_UNSUPPORTED},
                    {"r", "8", "r is 8, the recipe says 4: set train.adapter.rank", QZ_ARG},
                    {"lora_alpha", "16", "lora_alpha is 16, the recipe says 8: set train.adapter.alpha", QZ_ARG},
                    {"use_rslora", "true", "set train.adapter.rslora", QZ_ARG}};
