@@ -138,7 +138,8 @@ static const char *what_next(qz_status status)
     if (may_pass(status)) return "the same command with --resume goes on from there";
     if (status == QZ_NUMERIC)
         return "--resume goes on from there, with another train.learning_rate, train.warmup or train.clip_norm if you "
-               "like";
+               "like; where that fails at once, its weights were past saving: remove the newest file in training to "
+               "go back further, or start again with --overwrite";
     return "once that is put right, the same recipe with --resume goes on from there";
 }
 

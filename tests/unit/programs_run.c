@@ -264,7 +264,7 @@ Test(plan, needs_no_output)
 Test(plan, refuses_what_does_not_fit)
 {
     cr_assert_eq(small("plan", test_path("out"),
-                       MORE("--set", "calibration.samples=1000000", "--set", "calibration.sequence_length=1000000")),
+                       MORE("--set", "calibration.samples=1000000", "--set", "calibration.sequence_length=512")),
                  1);
     cr_assert(strstr(process.err, "qcal: error: ") && strstr(process.err, "samples"), "%s", process.err);
     cr_assert(strstr(process.out, "memory") != NULL);
