@@ -184,6 +184,11 @@ static qz_status save(qz_trained *t)
     return qz_state_save(t->args.folder, &t->state, t->step, (int)t->how->keep);
 }
 
+static qz_status evaluate_if_due(qz_trained *t)
+{
+    return is_time(t->step, t->how->evaluate_every, t->how->steps) ? evaluate(t) : QZ_OK;
+}
+
 static bool is_stuck(const qz_trained *t)
 {
     return t->how->patience > 0 && t->since_best >= t->how->patience;
@@ -191,10 +196,9 @@ static bool is_stuck(const qz_trained *t)
 
 static qz_status after_step(qz_trained *t, bool *stop)
 {
-    const int64_t last = t->how->steps;
-    if (is_time(t->step, t->how->evaluate_every, last)) QZ_TRY(evaluate(t));
+    QZ_TRY(evaluate_if_due(t));
     *stop = is_stuck(t);
-    return *stop || is_time(t->step, t->how->save_every, last) ? save(t) : QZ_OK;
+    return *stop || is_time(t->step, t->how->save_every, t->how->steps) ? save(t) : QZ_OK;
 }
 
 /* Asked to stop: nothing of what was learned is lost, and an evaluation that is due is not left out. */
@@ -202,7 +206,7 @@ static qz_status save_and_stop(qz_trained *t, bool learned)
 {
     qz_error asked;
     qz_error_save(&asked, QZ_INTERRUPTED);
-    if (learned && is_time(t->step, t->how->evaluate_every, t->how->steps)) QZ_TRY(evaluate(t));
+    if (learned) QZ_TRY(evaluate_if_due(t));
     QZ_TRY(save(t));
     return qz_error_restore(&asked);
 }
