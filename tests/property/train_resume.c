@@ -8,12 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/file.h"
-#include "base/h5.h"
 #include "base/parallel.h"
-#include "testing/train_case.h"
+#include "testing/train_run.h"
 #include "train/telemetry.h"
-#include "train/train.h"
 
 enum { STEPS = 24, SAVE_EVERY = 2, KILLS = 6, IDS = 1500 };
 
@@ -53,46 +50,23 @@ static const setup setups[] = {
 
 static qz_recipe recipe_of(const setup *s)
 {
-    qz_recipe r = {.version = 1, .text = "{}"};
-    r.train = (qz_recipe_train){.wanted = true,
-                                .parameters = QZ_TRAIN_ALL,
-                                .steps = STEPS,
-                                .batch = TRAIN_SEQUENCES,
-                                .micro_batch = 1,
-                                .sequence_length = TRAIN_LENGTH,
-                                .shuffle = true,
-                                .learning_rate = 0.01,
-                                .scale_learning_rate = 0.003,
-                                .offset_learning_rate = 0.1,
-                                .schedule = QZ_TRAIN_COSINE,
-                                .warmup = 0.1,
-                                .final_rate = 0.1,
-                                .beta1 = 0.9,
-                                .beta2 = 0.95,
-                                .epsilon = 1e-8,
-                                .clip_norm = 1,
-                                .compute = QZ_F32,
-                                .moments_8bit = s->moments_8bit,
-                                .recompute = s->recompute,
-                                .loss = {.cross_entropy = 1, .temperature = 1},
-                                .quantizer = s->quantizer,
-                                .save_every = SAVE_EVERY,
-                                .keep = 2,
-                                .evaluate_every = 4,
-                                .keep_best = s->keep_best};
+    qz_recipe r = train_run_recipe(STEPS);
+    r.train.micro_batch = 1;
+    r.train.shuffle = true;
+    r.train.learning_rate = 0.01;
+    r.train.scale_learning_rate = 0.003;
+    r.train.offset_learning_rate = 0.1;
+    r.train.schedule = QZ_TRAIN_COSINE;
+    r.train.warmup = 0.1;
+    r.train.final_rate = 0.1;
+    r.train.moments_8bit = s->moments_8bit;
+    r.train.recompute = s->recompute;
+    r.train.quantizer = s->quantizer;
     r.train.quantizer.wanted = true;
+    r.train.save_every = SAVE_EVERY;
+    r.train.evaluate_every = 4;
+    r.train.keep_best = s->keep_best;
     return r;
-}
-
-static void write_ids(const char *path)
-{
-    qz_h5 *file;
-    int64_t ids[IDS];
-    const uint64_t count = IDS;
-    for (int64_t i = 0; i < IDS; i++) ids[i] = i % 7 ? (ids[i - 1] * 5 + 11) % 160 : i * 13 % 160;
-    check_ok(qz_h5_create(&file, path));
-    check_ok(qz_h5_write(file, "ids", QZ_H5_I64, ids, 1, &count));
-    check_ok(qz_h5_close(file));
 }
 
 /* What the program prints at the end, for same_file. */
@@ -112,31 +86,12 @@ static void write_result(const qz_train_result *r, const char *folder)
 static qz_status train(const setup *s, const char *data, const char *folder)
 {
     const qz_recipe recipe = recipe_of(s);
-    const qz_loader_rule rule = {.path = data,
-                                 .length = TRAIN_LENGTH,
-                                 .bos = -1,
-                                 .eos = -1,
-                                 .shuffle = true,
-                                 .vocabulary = 160,
-                                 .batch = TRAIN_SEQUENCES,
-                                 .folder = folder};
     train_case c = train_case_new(&s->scheme, &s->activation, &s->kv);
-    qz_loader *loader;
     qz_trained *trained;
     train_case_batch(&c, 77);
-    const qz_windows windows = {.ids = c.ids, .count = TRAIN_SEQUENCES, .length = TRAIN_LENGTH};
-    QZ_TRY(qz_loader_open(&loader, &rule, NULL));
-    const qz_train_args args = {.recipe = &recipe,
-                                .model = c.model,
-                                .plan = &c.plan,
-                                .loader = loader,
-                                .evaluation = &windows,
-                                .folder = folder,
-                                .resume = true};
-    QZ_TRY(qz_train_run(&trained, &args));
+    QZ_TRY(train_run(&trained, &recipe, &c, data, folder, NULL));
     write_result(qz_trained_result(trained), folder);
     qz_trained_free(trained);
-    qz_loader_close(loader);
     train_case_free(&c);
     return QZ_OK;
 }
@@ -185,20 +140,6 @@ static void kill_later(pid_t pid, const char *folder, int64_t state, double ms)
     cr_assert(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0), "ended with %d", status);
 }
 
-static void same_file(const char *a, const char *b, const char *name, const setup *s)
-{
-    char path[2][600], *text[2];
-    size_t size[2];
-    qz_arena *arena;
-    check_ok(qz_arena_new(&arena, "test"));
-    for (int i = 0; i < 2; i++) {
-        snprintf(path[i], sizeof path[i], "%s/%s", i ? b : a, name);
-        check_ok(qz_file_read(&text[i], &size[i], path[i], 1 << 28, arena));
-    }
-    cr_assert(size[0] == size[1] && memcmp(text[0], text[1], size[0]) == 0, "%s: %s differs", s->name, name);
-    qz_arena_free(arena);
-}
-
 /* Do layers of the log say that some of their weights are frozen? */
 static bool tells_of_frozen(const char *folder)
 {
@@ -229,7 +170,7 @@ static void check_setup(const setup *s, uint64_t seed)
     qz_rng rng;
     qz_rng_seed(&rng, seed, 3);
     snprintf(data, sizeof data, "%s", test_path("ids.h5"));
-    write_ids(data);
+    train_run_ids(data, IDS);
     folder_of(straight, sizeof straight, "straight");
     folder_of(cut, sizeof cut, "cut");
     end(begin(s, data, straight, 1), s);
@@ -243,11 +184,11 @@ static void check_setup(const setup *s, uint64_t seed)
     end(begin(s, data, cut, 8), s);
     cr_assert(resumed > 0, "%s: never went on from a state", s->name);
     snprintf(state, sizeof state, "state-%08d.h5", STEPS);
-    same_file(straight, cut, state, s);
-    same_file(straight, cut, QZ_TELEMETRY_NAME, s);
-    same_file(straight, cut, result_name, s);
+    train_run_same(straight, cut, state);
+    train_run_same(straight, cut, QZ_TELEMETRY_NAME);
+    train_run_same(straight, cut, result_name);
     end(begin(s, data, cut, 1), s); /* nothing is left to do, but the figures are known */
-    same_file(straight, cut, result_name, s);
+    train_run_same(straight, cut, result_name);
 }
 
 Test(resume, lsqplus_with_all_that_is_remembered)

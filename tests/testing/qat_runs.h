@@ -105,4 +105,18 @@ static inline void check_same_file(const char *a, const char *b)
 /* Rounding to nearest as the start: no calibration is needed. */
 #define FROM_ROUNDED "weights.solver=rtn", "weights.range=minmax"
 
+/* The perplexity that qcal finds on the windows of the tests' recipes. */
+static inline double evaluated(const char *folder)
+{
+    qz_json *doc;
+    const char *argv[] = {QCAL_PATH,           "eval", folder,   "--data", "demo/text/test.txt", "--windows", "2",
+                          "--sequence-length", "32",   "--json", NULL};
+    test_process_run(&process, argv, (test_limits){0});
+    cr_assert(process.exit_code == 0, "%s", process.err);
+    check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
+    const double found = qz_json_double(qz_json_get(qz_json_root(doc), "perplexity"));
+    qz_json_close(doc);
+    return found;
+}
+
 #endif

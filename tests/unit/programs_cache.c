@@ -6,20 +6,6 @@ TestSuite(cache, .init = setup, .fini = teardown);
 
 #define INT8_CACHE "kv_cache={\"format\": \"int8\"}"
 
-/* What qcal finds on the same windows. */
-static double evaluated(const char *folder)
-{
-    qz_json *doc;
-    const char *argv[] = {QCAL_PATH,           "eval", folder,   "--data", "demo/text/test.txt", "--windows", "2",
-                          "--sequence-length", "32",   "--json", NULL};
-    test_process_run(&process, argv, (test_limits){0});
-    cr_assert(process.exit_code == 0, "%s", process.err);
-    check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
-    const double found = qz_json_double(qz_json_get(qz_json_root(doc), "perplexity"));
-    qz_json_close(doc);
-    return found;
-}
-
 static void check_for_vllm(const char *folder)
 {
     const char *argv[] = {QCAL_PATH, "check", folder, "--for", "vllm", NULL};

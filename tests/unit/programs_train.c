@@ -9,20 +9,6 @@
 
 TestSuite(train, .init = setup, .fini = teardown);
 
-/* What qcal finds on the same windows. */
-static double evaluated(const char *folder)
-{
-    qz_json *doc;
-    const char *argv[] = {QCAL_PATH,           "eval", folder,   "--data", "demo/text/test.txt", "--windows", "2",
-                          "--sequence-length", "32",   "--json", NULL};
-    test_process_run(&process, argv, (test_limits){0});
-    cr_assert(process.exit_code == 0, "%s", process.err);
-    check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
-    const double found = qz_json_double(qz_json_get(qz_json_root(doc), "perplexity"));
-    qz_json_close(doc);
-    return found;
-}
-
 Test(train, a_quantized_model_is_what_qcal_reads)
 {
     const char *out = place("w3");
