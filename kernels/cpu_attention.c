@@ -7,8 +7,6 @@
 #include "base/parallel.h"
 #include "kernels/cpu_attention.h"
 #include "kernels/cpu_blas.h"
-#include "kernels/cpu_tiles.h"
-#include "kernels/cpu_wide.h"
 
 /* QUERIES x KEYS floats: 128 KiB of stack. */
 enum { QUERIES = 128, KEYS = 256, LANES = 16 };
@@ -50,7 +48,7 @@ QZ_WIDE static float max_row(const float *s, int64_t count, float max)
 
 QZ_WIDE static void exp_row(float *s, int64_t count, float max)
 {
-    for (int64_t i = 0; i < count; i++) s[i] = qz_fast_exp(s[i] - max);
+    for (int64_t i = 0; i < count; i++) s[i] = qz_attention_weight(s[i] - max);
 }
 
 QZ_WIDE static double sum_row(const float *s, int64_t count)
@@ -81,7 +79,7 @@ static void soften_row(tile *c, int64_t row, int64_t key, int64_t count)
     if (c->softcap > 0) cap_row(s + low, high - low, c->softcap);
     const float old = c->max[row], max = max_row(s + low, high - low, old);
     if (max > old && c->sum[row] > 0) {
-        const float factor = qz_fast_exp(old - max);
+        const float factor = qz_attention_weight(old - max);
         c->sum[row] *= factor;
         multiply_row(c->y.data + row * c->y.stride, c->size, factor);
     }

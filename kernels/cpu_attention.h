@@ -1,8 +1,19 @@
-/* Which keys the queries of a sequence see, for attention and its gradient. */
+/* Which keys the queries of a sequence see and how a score becomes a weight, for attention and its gradient. */
 #ifndef QZ_KERNELS_CPU_ATTENTION_H
 #define QZ_KERNELS_CPU_ATTENTION_H
 
 #include "kernels/cpu_tiles.h"
+#include "kernels/cpu_wide.h"
+
+/* exp(x), x <= 0 a score beside the largest or beside the log of their sum; 0 below 2^-64, which no fp32 sum of
+ * weights can tell from it. Without that bound keys that nobody looks at get gradients among the denormal numbers, with
+ * which products take several times as long. NaN stays. */
+static inline float qz_attention_weight(float x)
+{
+    const float least = -44.3614196f; /* ln 2^-64 */
+    const float weight = qz_fast_exp(qz_select(x < least, least, x));
+    return qz_select(x < least, 0, weight);
+}
 
 typedef struct qz_seen {
     int64_t past;         /* keys before that of query 0; query t sees none behind past + t */

@@ -8,8 +8,6 @@
 #include "base/parallel.h"
 #include "kernels/cpu_attention.h"
 #include "kernels/cpu_blas.h"
-#include "kernels/cpu_tiles.h"
-#include "kernels/cpu_wide.h"
 
 /* Two tiles of floats: 256 KiB of stack. */
 enum { QUERIES = 128, KEYS = 256, LANES = 16 };
@@ -56,7 +54,7 @@ QZ_WIDE static double dot(const float *a, const float *b, int64_t count)
 QZ_WIDE static void weigh_row(float *s, float *g, int64_t count, float scale, float lse, float delta)
 {
     for (int64_t i = 0; i < count; i++) {
-        const float p = qz_fast_exp(s[i] * scale - lse);
+        const float p = qz_attention_weight(s[i] * scale - lse);
         g[i] = p * (g[i] - delta) * scale;
         s[i] = p;
     }
@@ -66,7 +64,7 @@ QZ_WIDE static void weigh_row(float *s, float *g, int64_t count, float scale, fl
 QZ_WIDE static void weigh_capped_row(float *s, float *g, int64_t count, float scale, float cap, float lse, float delta)
 {
     for (int64_t i = 0; i < count; i++) {
-        const float t = qz_fast_tanh(s[i] * scale / cap), p = qz_fast_exp(cap * t - lse);
+        const float t = qz_fast_tanh(s[i] * scale / cap), p = qz_attention_weight(cap * t - lse);
         g[i] = p * (g[i] - delta) * (1 - t * t) * scale;
         s[i] = p;
     }

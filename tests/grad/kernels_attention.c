@@ -110,6 +110,60 @@ Test(kernels_attention_gradient, equals_differences)
     }
 }
 
+/* The same in fp32: y and the gradients of q, k and v, one after another. */
+static void run(float out[4][MOST], problem *p, const qz_backend *backend)
+{
+    static float data[4][MOST], sums[2][B * T * H];
+    qz_tensor q = view(p->q, T, H, data[0]), k = view(p->k, T, HK, data[1]), v = view(p->v, T, HK, data[2]);
+    qz_tensor dy = view(p->weight, T, H, data[3]), y = qz_tensor_4d(out[0], QZ_F32, B, T, H, D);
+    qz_tensor dq = qz_tensor_4d(out[1], QZ_F32, B, T, H, D), dk = qz_tensor_4d(out[2], QZ_F32, B, T, HK, D);
+    qz_tensor dv = qz_tensor_4d(out[3], QZ_F32, B, T, HK, D), lse = qz_tensor_3d(sums[0], QZ_F32, B, T, H);
+    qz_tensor delta = qz_tensor_3d(sums[1], QZ_F32, B, T, H);
+    check_ok(qz_op_attention(backend, &y, &lse, &q, &k, &v, &p->how));
+    check_ok(qz_op_attention_grad(backend, &dq, &dk, &dv, &delta, &dy, &y, &lse, &q, &k, &v, &p->how));
+}
+
+static int count_denormal(const float *x, int count)
+{
+    int found = 0;
+    for (int i = 0; i < count; i++) found += fpclassify(x[i]) == FP_SUBNORMAL;
+    return found;
+}
+
+/* Scores up to hundreds apart: weights that no sum can tell from 0 are 0, and products stay as fast as others. */
+Test(kernels_attention_gradient, has_no_denormals)
+{
+    static problem p;
+    static float plain[4][MOST], fast[4][MOST];
+    static const int counts[4] = {B * T * H * D, B * T * H * D, B * T * HK * D, B * T * HK * D};
+    qz_rng rng;
+    qz_rng_seed(&rng, 7, 0);
+    p.keys = T;
+    p.how = (qz_attention){.scale = 22};
+    fill(&rng, p.q, counts[1]);
+    fill(&rng, p.k, counts[2]);
+    fill(&rng, p.v, counts[3]);
+    fill(&rng, p.weight, counts[0]);
+    const qz_backend *ref, *cpu;
+    check_ok(qz_backend_find(&ref, "ref"));
+    check_ok(qz_backend_find(&cpu, "cpu"));
+    run(plain, &p, ref);
+    run(fast, &p, cpu);
+    int denormal = 0;
+    for (int i = 0; i < 4; i++) {
+        float largest = 0, error = 0;
+        for (int j = 0; j < counts[i]; j++) {
+            largest = fmaxf(largest, fabsf(plain[i][j]));
+            error = fmaxf(error, fabsf(fast[i][j] - plain[i][j]));
+        }
+        cr_assert(error <= (float)TOL_FAR_SCORES * largest, "result %d: off by %g of %g", i, (double)error,
+                  (double)largest);
+        cr_assert(count_denormal(fast[i], counts[i]) == 0, "result %d has denormal numbers", i);
+        denormal += count_denormal(plain[i], counts[i]);
+    }
+    cr_assert(denormal > 0, "ref has none either: the scores are too near");
+}
+
 /* ---- rope: x (T, H, D) ---- */
 
 typedef struct rotation {

@@ -12,6 +12,7 @@
 #define TOL_KERNEL_SUM 3e-6      /* of the largest value; fp32 sums in BLAS order against ref's double ones */
 #define TOL_KERNEL_EXP 1e-6      /* of the largest value; exp of an fp32 argument of 10 has ten times its rounding */
 #define TOL_GRADIENT 5e-6        /* of the largest value; fp32 code against fourth-order differences in double */
+#define TOL_FAR_SCORES 1e-4      /* of the largest value; exp of an fp32 score of hundreds: 2^-24 of it, a few times */
 #define TOL_EXP_ULP 1.1          /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_TANH_ULP 1.5         /* fp32 units in the last place; the bound that kernels/cpu_wide.h states */
 #define TOL_OP_F32 1e-5          /* of the largest value; golden/README.md, ops, for fp32 code */
