@@ -44,7 +44,7 @@ trained() { # name
 run_trained() ( # name, recipe, settings; in a shell of its own, with names of its own
     name=$1 recipe=recipes/$2.json settings=$3
     set -- --overwrite --quiet --set train.steps="$steps" --set evaluate.windows="$windows" --set evaluate.accept=null \
-        --set train.validation=null --set train.evaluate_every=0
+        --set train.validation=null --set train.evaluate_every=0 --set evaluate.data=$text
     for setting in $settings; do set -- "$@" --set "$setting"; done
     if grep -q '"adapter"' "$recipe"; then
         "$qat" train "$recipe" --output "$out/adapters/$name" "$@" &&

@@ -26,10 +26,19 @@ static inline const char *place(const char *name)
     return qz_arena_strdup(arena, test_path(name));
 }
 
-static const char *const small[] = {
-    "train.steps=2",      "train.batch=2",         "train.micro_batch=1",         "train.sequence_length=16",
-    "train.save_every=1", "evaluate.windows=2",    "evaluate.sequence_length=32", "evaluate.accept=null",
-    "calibration=null",   "train.validation=null", "train.evaluate_every=0",      NULL};
+static const char *const small[] = {"train.steps=2",
+                                    "train.batch=2",
+                                    "train.micro_batch=1",
+                                    "train.sequence_length=16",
+                                    "train.save_every=1",
+                                    "evaluate.windows=2",
+                                    "evaluate.sequence_length=32",
+                                    "evaluate.accept=null",
+                                    "calibration=null",
+                                    "train.validation=null",
+                                    "train.evaluate_every=0",
+                                    "evaluate.data=demo/text/test.txt",
+                                    NULL};
 
 static inline bool has_option(const char *const *list, const char *option)
 {
