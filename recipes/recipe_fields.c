@@ -218,7 +218,8 @@ const qz_field qz_recipe_fields[] = {
     NAME("train.parameters", false, train.parameters, "\"all\"", trained,
          "what is trained: all weights (with a quantizer also its learned scales), a LoRA adapter beside frozen "
          "weights, or the learned scales alone"),
-    {"train.steps", QZ_FIELD_INT, true, PLACE(train.steps), NULL, 1, 1000 * MILLION, NULL, 0, "optimizer steps"},
+    INT("train.steps", train.steps, NULL, 1, 1000 * MILLION,
+        "of the optimizer; when not given, 2000 from random weights, 500 for an adapter, else 1000"),
     INT("train.batch", train.batch, "8", 1, MILLION, "sequences of a step"),
     INT("train.micro_batch", train.micro_batch, NULL, 1, MILLION,
         "sequences computed at once, a divisor of train.batch; all of them when not given"),
@@ -295,7 +296,7 @@ const qz_field qz_recipe_fields[] = {
     BOOL("train.adapter.base.symmetric", train.adapter.base.symmetric, "false", "as weights.symmetric"),
     BOOL("train.adapter.base.double_quant", train.adapter.base.double_quant, "false", "as weights.double_quant"),
     PATTERNS("train.adapter.base.skip", train.adapter.base.skip, "[\"lm_head\"]", "as weights.skip"),
-    INT("train.save_every", train.save_every, "0", 0, 1000 * MILLION,
+    INT("train.save_every", train.save_every, "200", 0, 1000 * MILLION,
         "steps between states that can be resumed; 0: at the end only"),
     INT("train.keep", train.keep, "2", 1, 1000, "states that are kept, the newest ones"),
     OBJECT("train.validation", false, PLACE(train.validation.wanted),

@@ -2,10 +2,11 @@
  *
  * The modes, and what they take when nothing is said (the sources of the figures are in docs/training.md):
  *
- *                      learning_rate  weight_decay  scales
- *     start random     1e-3           0.1           by the quantizer
- *     adapter          2e-4           0             by the quantizer
- *     all, scales      1e-4           0             by the quantizer: learned (lsq, lsq+), frozen (init), dynamic
+ *                      learning_rate  weight_decay  steps  scales
+ *     start random     1e-3           0.1           2000   by the quantizer
+ *     adapter          2e-4           0             500    by the quantizer
+ *     all, scales      1e-4           0             1000   by the quantizer: learned (lsq, lsq+), frozen (init),
+ * dynamic
  *
  * After this the recipe's values are final, and stand in its canonical text; nothing that reads them knows a default.
  */
@@ -51,6 +52,7 @@ static void fill_defaults(qz_recipe *recipe, const qz_json_node *train)
     const bool random = t->start == QZ_TRAIN_FROM_RANDOM, adapter = t->parameters == QZ_TRAIN_ADAPTER;
     set_absent(&t->learning_rate, train, "learning_rate", random ? 1e-3 : adapter ? 2e-4 : 1e-4);
     set_absent(&t->weight_decay, train, "weight_decay", random ? 0.1 : 0);
+    if (t->steps == 0) t->steps = random ? 2000 : adapter ? 500 : 1000;
     if (t->micro_batch == 0) t->micro_batch = t->batch;
     t->adapter.wanted = t->adapter.wanted || adapter;
     t->quantizer.wanted = t->quantizer.wanted || (recipe->weights.wanted && (!adapter || t->adapter.merge_aware));

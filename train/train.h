@@ -52,12 +52,12 @@ typedef struct qz_train_plan {
     uint64_t state_bytes; /* of one state file */
     int64_t states;       /* that are there at once, one of them being written */
     int64_t tokens;       /* of all steps */
-    double flops;         /* of all steps */
+    double flops;         /* of all steps and evaluations while training */
     double seconds;       /* an estimate, from the rate of sgemm given; 0: not known */
     int64_t parameters;   /* numbers that are trained */
 } qz_train_plan;
 
-/* Exact: every shape of a step is walked through without data. Loader and evaluation are not looked at. QZ_MEMORY when
+/* Exact: every shape of a step is walked through without data. Of the data nothing is looked at. QZ_MEMORY when
  * the machine cannot hold it, saying what to change; the plan is filled in all the same. */
 QZ_NODISCARD qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, double gflops);
 

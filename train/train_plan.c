@@ -99,6 +99,17 @@ static double step_flops(const qz_train_args *args, int64_t trained)
     return flops;
 }
 
+/* Operations of the evaluations on train.validation: at the start, every so many steps and at the end. How long a whole
+ * text is (windows 0) is not known yet, and it counts as nothing. */
+static double judging_flops(const qz_train_args *args)
+{
+    const qz_recipe_train *how = &args->recipe->train;
+    if (!how->validation.wanted) return 0;
+    const int64_t between = how->evaluate_every > 0 ? (how->steps - 1) / how->evaluate_every : 0;
+    const int64_t tokens = (2 + between) * how->validation.windows * how->validation.sequence_length;
+    return forward_flops(args->model, how->validation.sequence_length) * (double)tokens;
+}
+
 /* The rest of a step are attention, losses, rounding and AdamW: of the demo model, 54 to 68 % of the time are the
  * operations above at the rate of sgemm (docs/training.md). */
 static const double share_of_products = 0.6;
@@ -125,7 +136,7 @@ qz_status qz_train_plan_make(qz_train_plan *out, const qz_train_args *args, doub
     QZ_TRY(status);
     out->tokens = how->steps * how->batch * how->sequence_length;
     out->states = count_states(how);
-    out->flops = step_flops(args, out->parameters) * (double)out->tokens;
+    out->flops = step_flops(args, out->parameters) * (double)out->tokens + judging_flops(args);
     out->seconds = gflops > 0 ? out->flops / (share_of_products * gflops * 1e9) : 0;
     out->memory_available = qz_memory_available();
     return check_memory(out);

@@ -191,14 +191,25 @@ Test(train_faults, the_plan_for_programs)
     check_refused(2, "train.steps", "plan", RECIPE, "--json", "train.steps=0");
 }
 
-static double planned(const char *key, const char *keep, const char *every)
+static double planned(const char *key, const char *first, const char *second)
 {
     qz_json *doc;
-    check_qat("plan", RECIPE, DATA, "--json", "train.steps=10", keep, every);
+    check_qat("plan", RECIPE, DATA, "--json", "train.steps=10", "evaluate.data=demo/text/train.txt", first, second);
     check_ok(qz_json_parse(&doc, process.out, strlen(process.out)));
     const double found = qz_json_double(qz_json_get(qz_json_root(doc), key));
     qz_json_close(doc);
     return found;
+}
+
+/* At the start, every so many steps and at the end. */
+Test(train_faults, the_plan_counts_evaluations_while_training)
+{
+    const char *const text = "train.validation={\"data\": \"demo/text/test.txt\", \"windows\": 3}";
+    const double none = planned("flops", "train.validation=null", "train.evaluate_every=0");
+    const double two = planned("flops", text, "train.evaluate_every=0") - none;
+    cr_assert(two > 2 * 3 * 512 * 2 * 3e6, "two passes over three windows: %g", two);
+    cr_assert_float_eq(planned("flops", text, "train.evaluate_every=5") - none, 1.5 * two, 1e-6 * two);
+    cr_assert_float_eq(planned("flops", text, "train.evaluate_every=4") - none, 2 * two, 1e-6 * two);
 }
 
 /* No more states than are written, however many may be kept. */

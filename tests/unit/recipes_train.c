@@ -37,7 +37,7 @@ Test(train, defaults)
     cr_assert(!t->quantizer.pass && !t->quantizer.learned_activations);
     cr_assert(t->quantizer.after == 0 && t->quantizer.freeze == 0);
     cr_assert_not(t->adapter.wanted);
-    cr_assert(t->save_every == 0 && t->keep == 2 && t->evaluate_every == 0 && t->patience == 0 && !t->keep_best);
+    cr_assert(t->save_every == 200 && t->keep == 2 && t->evaluate_every == 0 && t->patience == 0 && !t->keep_best);
     check_canonical(r);
 }
 
@@ -88,7 +88,14 @@ Test(train, defaults_of_the_modes)
 {
     qz_recipe *r;
     check_ok(with(&r, "train.start=random"));
-    cr_assert(r->train.learning_rate == 1e-3 && r->train.weight_decay == 0.1);
+    cr_assert(r->train.learning_rate == 1e-3 && r->train.weight_decay == 0.1 && r->train.steps == 100);
+    check_ok(with(&r, "train.start=random", "train.steps=null"));
+    cr_assert_eq(r->train.steps, 2000);
+    check_ok(with(&r, "train.parameters=adapter", "train.steps=null"));
+    cr_assert_eq(r->train.steps, 500);
+    check_ok(with(&r, "train.steps=null"));
+    cr_assert_eq(r->train.steps, 1000);
+    check_canonical(r);
     check_ok(with(&r, "train.start=random", "train.weight_decay=0", "train.learning_rate=0.002"));
     cr_assert(r->train.weight_decay == 0 && r->train.learning_rate == 0.002);
     check_canonical(r);
@@ -348,7 +355,7 @@ Test(train, steps_and_evaluations)
     qz_recipe *r;
     check_fails(QZ_ARG, "train.micro_batch: found 3, which does not divide train.batch, 8",
                 with(&r, "train.micro_batch=3"));
-    check_fails(QZ_ARG, "train.steps: missing: optimizer steps", with(&r, "train.steps=null"));
+    check_fails(QZ_ARG, "train.steps: found 0, expected an integer from 1", with(&r, "train.steps=0"));
     check_fails(QZ_ARG, "train.data: missing: text to train on", with(&r, "train.data=null"));
     check_fails(QZ_ARG, "evaluate.accept.layer_error: errors of layers are measured by `qcal run` only",
                 with(&r, "evaluate.accept.layer_error=0.5", CALIBRATION));
