@@ -78,25 +78,11 @@ static qz_status load_evaluation(qz_run *r)
     return QZ_OK;
 }
 
-static qz_status load_validation(qz_run *r)
-{
-    const qz_recipe_train *t = &r->job.recipe->train;
-    if (!t->validation.wanted || r->job.adapter) return QZ_OK;
-    qz_windows_rule rule = {.path = t->validation.data,
-                            .field = t->validation.field,
-                            .count = t->validation.windows,
-                            .length = t->validation.sequence_length,
-                            .allow_fewer = true};
-    QZ_TRY_CTX(qz_session_windows(&r->validation, &r->job.session, &rule), "train.validation.data");
-    return QZ_OK;
-}
-
 qz_status qz_run_load_texts(qz_run *r)
 {
     const double began = qz_seconds();
     QZ_TRY(load_calibration(r));
     QZ_TRY(load_evaluation(r));
-    QZ_TRY(load_validation(r));
     qz_progress_book(r->progress, "tokenize", qz_seconds() - began);
     return qz_signals_check();
 }

@@ -21,7 +21,8 @@ typedef struct qz_made {
 typedef struct qz_run {
     qz_cli *cli;
     qz_job job;
-    qz_windows calibration, evaluation, validation;
+    qz_windows calibration, evaluation;
+    qz_train_text validation;
     qz_terminal terminal;
     qz_progress *progress;
     qz_made made[QZ_RECIPE_OUTPUTS];
@@ -41,7 +42,7 @@ qz_status qz_run_command(qz_cli *cli, int *exit_code, qz_run_work work);
 
 /* ---- for `work` ---- */
 
-/* The recipe's calibration and validation texts, where they are needed, and its evaluation text. */
+/* The recipe's calibration text, where it is needed, and its evaluation text. */
 QZ_NODISCARD qz_status qz_run_load_texts(qz_run *r);
 QZ_NODISCARD qz_status qz_run_evaluate_original(qz_run *r);
 /* Output i, written into `folder`. */

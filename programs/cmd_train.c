@@ -8,6 +8,7 @@
 #include "programs/adapter_scales.h"
 #include "programs/checkpoint_run.h"
 #include "programs/signals.h"
+#include "programs/train_text.h"
 #include "programs/trained_export.h"
 
 /* ---- a student's figures on evaluate.data ---- */
@@ -122,45 +123,6 @@ static qz_status remove_start(qz_run *r)
 
 /* ---- training ---- */
 
-static qz_loader_pack pack_of(qz_train_pack pack)
-{
-    static const qz_loader_pack packs[] = {[QZ_TRAIN_PACK_AUTO] = QZ_LOADER_AUTO,
-                                           [QZ_TRAIN_PACK_DOCUMENTS] = QZ_LOADER_DOCUMENTS,
-                                           [QZ_TRAIN_PACK_STREAM] = QZ_LOADER_STREAM};
-    return packs[pack];
-}
-
-/* "eos_token_id" of config.json, the first of a list; -1: none. */
-static int32_t end_of_text(const qz_ckpt *c)
-{
-    const qz_json_node *node = qz_json_get(qz_json_root(qz_ckpt_config(c)), "eos_token_id");
-    if (qz_json_is(node, QZ_JSON_ARRAY)) node = qz_json_first(node);
-    return qz_json_is(node, QZ_JSON_NUMBER) ? (int32_t)qz_json_double(node) : -1;
-}
-
-static qz_status open_loader(qz_loader **out, const qz_run *r)
-{
-    const qz_session *s = &r->job.session;
-    const qz_recipe_train *t = &r->job.recipe->train;
-    const qz_model_config *config = qz_model_config_of(s->model);
-    const qz_loader_rule rule = {.path = t->data,
-                                 .field = t->field,
-                                 .model = qz_ckpt_folder(s->ckpt),
-                                 .length = t->sequence_length,
-                                 .bos = config->bos,
-                                 .eos = end_of_text(s->ckpt),
-                                 .shuffle = t->shuffle,
-                                 .pack = pack_of(t->pack),
-                                 .seed = t->seed,
-                                 .vocabulary = config->vocabulary,
-                                 .batch = t->batch,
-                                 .folder = qz_output_work(r->made[0].output),
-                                 .progress = r->progress};
-    QZ_TRY_CTX(qz_session_can_read(s, t->data), "train.data");
-    QZ_TRY_CTX(qz_loader_open(out, &rule, s->tokenizer), "train.data");
-    return QZ_OK;
-}
-
 /* With the scales that the inputs and the cache of a merge_aware one are rounded with, so that merging finds them. */
 static qz_status export_adapter(const qz_run *r, qz_student *student)
 {
@@ -216,7 +178,7 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
     QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.model), hash[0]));
     if (args.teacher) QZ_TRY(qz_ckpt_hash(qz_model_ckpt(args.teacher), hash[1]));
     args.loader = loader;
-    if (r->job.recipe->train.validation.wanted) args.evaluation = &r->validation;
+    if (r->job.recipe->train.validation.wanted) args.judged = &r->validation;
     QZ_TRY(training_folder(&args.folder, r));
     QZ_TRY(check_steps(r, args.folder));
     args.model_hash = hash[0];
@@ -240,7 +202,7 @@ static qz_status train_on(qz_run *r, qz_loader *loader)
 static qz_status train(qz_run *r)
 {
     qz_loader *loader;
-    QZ_TRY(open_loader(&loader, r));
+    QZ_TRY(qz_run_open_training_text(&loader, r));
     qz_status status = train_on(r, loader);
     qz_loader_close(loader);
     return status;
@@ -258,6 +220,7 @@ static qz_status measure(qz_run *r)
 static qz_status work(qz_run *r)
 {
     QZ_TRY(qz_run_load_texts(r));
+    QZ_TRY(qz_run_load_validation_text(r));
     QZ_TRY(qz_run_evaluate_original(r));
     QZ_TRY(prepare_start(r));
     QZ_TRY(train(r));

@@ -302,7 +302,7 @@ const qz_field qz_recipe_fields[] = {
     OBJECT("train.validation", false, PLACE(train.validation.wanted),
            "the text that training is judged by while it runs, so that nothing is chosen on evaluate.data"),
     TEXT("train.validation.data", true, train.validation.data, NULL,
-         "as in calibration.data; another one than evaluate.data"),
+         "as in train.data; another one than evaluate.data"),
     TEXT("train.validation.field", false, train.validation.field, "\"text\"",
          "member of a .jsonl line that holds the text"),
     INT("train.validation.windows", train.validation.windows, "16", 0, MILLION,

@@ -53,6 +53,24 @@ qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *ar
     return QZ_OK;
 }
 
+qz_status qz_step_batch_read(qz_step_batch *out, qz_loader *loader, int64_t most, int64_t length, qz_arena *arena)
+{
+    const int64_t windows = qz_loader_windows(loader), wanted = most > 0 && most < windows ? most : windows;
+    const size_t count = (size_t)(wanted * length);
+    qz_loader_batch b = {.length = length};
+    b.ids = qz_arena_array(arena, int32_t, count);
+    b.labels = qz_arena_array(arena, int32_t, count);
+    b.first = qz_arena_array(arena, int32_t, count);
+    if (!b.ids || !b.labels || !b.first) return qz_arena_failed(arena);
+    QZ_TRY(qz_loader_next(loader, &b, wanted));
+    if (b.targets == 0)
+        return QZ_FAIL(QZ_FORMAT,
+                       "nothing is to be predicted in the first %lld windows of %lld ids: all of it is prompts",
+                       (long long)wanted, (long long)length);
+    *out = (qz_step_batch){b.ids, b.labels, qz_loader_packs(loader) ? b.first : NULL, wanted, length};
+    return QZ_OK;
+}
+
 /* Sequences [at, at + count) of a batch. */
 static qz_step_batch part_of(const qz_step_batch *b, int64_t at, int64_t count)
 {

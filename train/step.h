@@ -25,6 +25,11 @@ typedef struct qz_step_batch {
 /* Windows as perplexity takes them, ids 1 to length - 1 being predicted: labels in `arena`, ids of `w` itself. */
 QZ_NODISCARD qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *arena);
 
+/* The first windows of a loader that is at its start, at most `most` (0: all of them), in `arena`. QZ_FORMAT when there
+ * is nothing in them that counts. */
+QZ_NODISCARD qz_status qz_step_batch_read(qz_step_batch *out, qz_loader *loader, int64_t most, int64_t length,
+                                          qz_arena *arena);
+
 /* Means, in nats. */
 typedef struct qz_step_loss {
     double loss, cross_entropy, divergence;

@@ -17,10 +17,16 @@
 #include "base/report.h"
 #include "data/data.h"
 #include "recipes/recipes.h"
-#include "train/student.h"
+#include "train/step.h"
 
 /* Steps between the figures of layers in the log (telemetry.h); the last step has them too. */
 enum { QZ_TRAIN_LAYERS_EVERY = 10 };
+
+/* A text that training is judged by while it runs. */
+typedef struct qz_train_text {
+    qz_step_batch batch;
+    char hash[QZ_HASH_TEXT];
+} qz_train_text;
 
 typedef struct qz_train_args {
     const qz_recipe *recipe;
@@ -28,7 +34,7 @@ typedef struct qz_train_args {
     const qz_model *teacher;    /* NULL: none */
     const qz_export_plan *plan; /* what is rounded, as it will be stored; NULL: nothing */
     qz_loader *loader;
-    const qz_windows *evaluation;          /* text that training is judged by while it runs; NULL: none */
+    const qz_train_text *judged;           /* NULL: none */
     const char *folder;                    /* of states and log; exists */
     const char *model_hash, *teacher_hash; /* NULL: not known */
     /* What the student begins with may be changed, before the first step or a resumed state; NULL: nothing is. */

@@ -22,8 +22,7 @@ struct qz_trained {
     qz_optimizer *optimizer;
     qz_telemetry *telemetry;
     qz_loader_batch batch;
-    qz_step_batch judged; /* the evaluation's windows */
-    uint8_t *best;        /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
+    uint8_t *best; /* parameters, and what the student remembers, at the best evaluation; NULL: not kept */
     /* in the state file */
     int64_t step, tokens, epoch, index, best_step, since_best;
     double best_loss, first_loss, last_loss; /* of evaluations */
@@ -62,7 +61,7 @@ static qz_status judge(qz_trained *t, double *mean)
 {
     qz_step_loss loss;
     qz_student_round(t->student, true); /* as it would be stored, even while training does not round yet */
-    QZ_TRY(qz_stepper_judge(t->stepper, &t->judged, &loss, NULL));
+    QZ_TRY(qz_stepper_judge(t->stepper, &t->args.judged->batch, &loss, NULL));
     *mean = loss.cross_entropy;
     return QZ_OK;
 }
@@ -78,7 +77,7 @@ static qz_status evaluate(qz_trained *t)
 {
     const double began = qz_seconds();
     double loss;
-    if (!t->judged.sequences) return QZ_OK;
+    if (!t->args.judged) return QZ_OK;
     QZ_TRY(judge(t, &loss));
     const bool best = is_better(t, loss);
     if (t->step == 0) t->first_loss = loss;
@@ -247,15 +246,9 @@ static qz_status make_batch(qz_trained *t)
     return t->batch.ids && t->batch.labels && t->batch.first ? QZ_OK : qz_arena_failed(t->arena);
 }
 
-static qz_status make_judged(qz_trained *t)
-{
-    const qz_windows *w = t->args.evaluation;
-    return w && w->count ? qz_step_batch_of(&t->judged, w, t->arena) : QZ_OK;
-}
-
 static qz_status make_best(qz_trained *t)
 {
-    if (!t->how->keep_best || !t->judged.sequences) return QZ_OK;
+    if (!t->how->keep_best || !t->args.judged) return QZ_OK;
     t->best = qz_arena_alloc(t->arena, best_bytes(t));
     if (!t->best) return qz_arena_failed(t->arena);
     copy_values(t, true);
@@ -282,12 +275,11 @@ static qz_status make_state(qz_trained *t)
                                        {"first_loss", &t->first_loss},
                                        {"last_loss", &t->last_loss},
                                        {"loss", &t->result.loss}};
-    const qz_state_text texts[] = {
-        {"program", "qat " QZ_VERSION, "program"},
-        {"data", qz_loader_hash(t->args.loader), "training text"},
-        {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
-        {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"},
-        {"validation", t->args.evaluation ? t->args.evaluation->hash : "", "validation text"}};
+    const qz_state_text texts[] = {{"program", "qat " QZ_VERSION, "program"},
+                                   {"data", qz_loader_hash(t->args.loader), "training text"},
+                                   {"model", t->args.model_hash ? t->args.model_hash : "", "model"},
+                                   {"teacher", t->args.teacher_hash ? t->args.teacher_hash : "", "teacher"},
+                                   {"validation", t->args.judged ? t->args.judged->hash : "", "validation text"}};
     enum { INTEGERS = sizeof integers / sizeof *integers, DOUBLES = sizeof doubles / sizeof *doubles };
     enum { TEXTS = sizeof texts / sizeof *texts };
     qz_state_integer *i = qz_arena_alloc(t->arena, sizeof integers);
@@ -320,7 +312,6 @@ static qz_status prepare(qz_trained *t)
     QZ_TRY(qz_stepper_new(&t->stepper, t->student, t->guide, &t->rules.step, false));
     QZ_TRY(qz_optimizer_new(&t->optimizer, be, qz_student_parameters(t->student), &t->rules.optimizer, t->arena));
     QZ_TRY(make_batch(t));
-    QZ_TRY(make_judged(t));
     QZ_TRY(make_best(t));
     return make_state(t);
 }
@@ -341,9 +332,9 @@ static qz_status run(qz_trained *t)
     t->result.tokens_per_second = t->result.seconds > 0 ? (double)t->result.tokens_of_run / t->result.seconds : 0;
     t->result.memory_bytes = memory_of(t);
     t->result.best_step = t->best_step;
-    t->result.first_perplexity = t->judged.sequences ? exp(t->first_loss) : NAN;
-    t->result.last_perplexity = t->judged.sequences ? exp(t->last_loss) : NAN;
-    t->result.best_perplexity = t->judged.sequences ? exp(t->best_loss) : NAN;
+    t->result.first_perplexity = t->args.judged ? exp(t->first_loss) : NAN;
+    t->result.last_perplexity = t->args.judged ? exp(t->last_loss) : NAN;
+    t->result.best_perplexity = t->args.judged ? exp(t->best_loss) : NAN;
     return QZ_OK;
 }
 

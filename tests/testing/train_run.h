@@ -56,13 +56,15 @@ static inline qz_status train_run(qz_trained **out, const qz_recipe *recipe, con
                                  .batch = TRAIN_SEQUENCES,
                                  .folder = folder};
     const qz_windows windows = {.ids = (int32_t *)(uintptr_t)c->ids, .count = TRAIN_SEQUENCES, .length = TRAIN_LENGTH};
+    qz_train_text judged = {0};
     qz_loader *loader;
+    QZ_TRY(qz_step_batch_of(&judged.batch, &windows, c->arena));
     QZ_TRY(qz_loader_open(&loader, &rule, NULL));
     const qz_train_args args = {.recipe = recipe,
                                 .model = c->model,
                                 .plan = &c->plan,
                                 .loader = loader,
-                                .evaluation = &windows,
+                                .judged = &judged,
                                 .folder = folder,
                                 .resume = true,
                                 .progress = progress};

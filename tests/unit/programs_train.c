@@ -204,6 +204,43 @@ Test(train, the_best_state_is_chosen_on_the_validation_text)
     cr_assert_eq(reported(out, "result", "quantized", "perplexity"), evaluated(out));
 }
 
+#define LONG "and then he went down to the river, and up to the hill, and down to the river once more"
+
+static const char *first_window_of(const char *text)
+{
+    return qz_arena_printf(arena, "train.validation={\"data\": \"%s\", \"windows\": 1, \"sequence_length\": 16}", text);
+}
+
+/* A training that is judged by the first window of these lines. */
+static double judged_by(const char *name, const char *lines)
+{
+    const char *text = place(name), *out = place("judged");
+    check_ok(qz_file_write(text, lines, strlen(lines)));
+    check_qat("train", "recipes/qat-w3.json", FROM_ROUNDED, "--overwrite", output(out), "train.steps=1",
+              first_window_of(text));
+    return reported(out, "training", "validation", "first_perplexity");
+}
+
+/* Prompts count neither as targets nor as what another document sees. */
+Test(train, it_is_judged_by_answers)
+{
+    const double answers = judged_by("a.jsonl", "{\"prompt\": \"She said\", \"completion\": \" that it was.\"}\n"
+                                                "{\"prompt\": \"" LONG "\", \"completion\": \"!\"}\n");
+    const double again = judged_by("b.jsonl", "{\"prompt\": \"She said\", \"completion\": \" that it was.\"}\n"
+                                              "{\"prompt\": \"But " LONG "\", \"completion\": \"!\"}\n");
+    const double all = judged_by("c.jsonl", "{\"text\": \"She said that it was.\"}\n{\"text\": \"" LONG "\"}\n");
+    cr_assert(answers > 1 && answers == again, "%.17g, with other prompts %.17g", answers, again);
+    cr_assert(fabs(answers - all) > 1, "%.17g, with prompts that count %.17g", answers, all);
+}
+
+Test(train, a_validation_text_has_answers)
+{
+    const char *text = place("d.jsonl"), *lines = "{\"prompt\": \"" LONG "\", \"completion\": \" " LONG "\"}\n";
+    check_ok(qz_file_write(text, lines, strlen(lines)));
+    check_refused(1, "d.jsonl: nothing is to be predicted in the first 1 windows of 16 ids", "train",
+                  "recipes/qat-w3.json", FROM_ROUNDED, output(place("none")), first_window_of(text));
+}
+
 Test(train, the_plan_is_printed)
 {
     check_qat("plan", "recipes/qat-w3.json", FROM_ROUNDED);
