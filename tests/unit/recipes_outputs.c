@@ -15,7 +15,7 @@ static qz_status with(qz_recipe **out, const char *outputs, const char *path, co
     char text[2048];
     qz_override o = {path, value, "--set x", false};
     int length = snprintf(text, sizeof text, "{" COMMON ", \"outputs\": %s}", outputs);
-    cr_assert_lt(length, sizeof text);
+    cr_assert(length > 0 && (size_t)length < sizeof text);
     return recipe_parse(out, text, &o, path != NULL);
 }
 
