@@ -385,11 +385,18 @@ static size_t files_in(const char *folder)
     return count;
 }
 
-/* The end of the child. HDF5 keeps memory of a file that it could not close, which LeakSanitizer would tell at exit;
- * elsewhere all handlers run, since HDF5's own would crash over that file. */
+#ifdef __has_feature
+#define SANITIZES_THREADS __has_feature(thread_sanitizer)
+#else
+#define SANITIZES_THREADS 0
+#endif
+
+/* The end of the child. HDF5 keeps memory of a file that it could not close, which LeakSanitizer would tell at exit,
+ * and what ThreadSanitizer knows of OpenMP's threads does not survive fork; elsewhere all handlers run, since HDF5's
+ * own would crash over that file. */
 static void end_child(int code)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || SANITIZES_THREADS
     _exit(code);
 #else
     exit(code);
