@@ -6,8 +6,7 @@
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 
-/* Large tiles cost little packing; smaller ones are taken until a few cores find work. */
-enum { TOKENS = 2048, OUTPUTS = 1024, LEAST = 256, TILES = 8 };
+enum { TOKENS = 2048, OUTPUTS = 1024, LEAST = 256 };
 
 static void fill_bias(qz_tile y, int64_t rows, int64_t cols, const float *bias, bool accumulate)
 {
@@ -24,7 +23,7 @@ qz_status qz_cpu_linear(const qz_tensor *y, const qz_tensor *x, const qz_tensor 
                         bool accumulate)
 {
     const int64_t tokens = y->shape[0], outputs = y->shape[1], inputs = x->shape[1];
-    const qz_tiles g = qz_tiles_of(tokens, outputs, TOKENS, OUTPUTS, LEAST, TILES);
+    const qz_tiles g = qz_tiles_of_product(tokens, outputs, TOKENS, OUTPUTS, LEAST);
     QZ_PARALLEL_FOR for (int64_t i = 0; i < g.down * g.across; i++)
     {
         const int64_t t = i % g.down * g.rows, n = i / g.down * g.cols;

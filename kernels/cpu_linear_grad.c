@@ -4,13 +4,12 @@
 #include "kernels/cpu_blas.h"
 #include "kernels/cpu_tiles.h"
 
-/* Large tiles cost little packing; smaller ones are taken until a few cores find work. */
-enum { TOKENS = 2048, INPUTS = 1024, OUTPUTS = 1024, LEAST = 256, LEAST_WEIGHT = 128, TILES = 8 };
+enum { TOKENS = 2048, INPUTS = 1024, OUTPUTS = 1024, LEAST = 256, LEAST_WEIGHT = 128 };
 
 qz_status qz_cpu_linear_grad_x(const qz_tensor *dx, const qz_tensor *dy, const qz_tensor *w, bool accumulate)
 {
     const int64_t tokens = dx->shape[0], inputs = dx->shape[1];
-    const qz_tiles g = qz_tiles_even(qz_tiles_of(tokens, inputs, TOKENS, INPUTS, LEAST, TILES), tokens, inputs);
+    const qz_tiles g = qz_tiles_even(qz_tiles_of_product(tokens, inputs, TOKENS, INPUTS, LEAST), tokens, inputs);
     QZ_PARALLEL_FOR for (int64_t i = 0; i < g.down * g.across; i++)
     {
         const int64_t t = i % g.down * g.rows, k = i / g.down * g.cols;
@@ -25,7 +24,7 @@ qz_status qz_cpu_linear_grad_w(const qz_tensor *dw, const qz_tensor *dy, const q
 {
     const int64_t outputs = dw->shape[0], inputs = dw->shape[1];
     const qz_tiles g =
-        qz_tiles_even(qz_tiles_of(outputs, inputs, OUTPUTS, INPUTS, LEAST_WEIGHT, TILES), outputs, inputs);
+        qz_tiles_even(qz_tiles_of_product(outputs, inputs, OUTPUTS, INPUTS, LEAST_WEIGHT), outputs, inputs);
     QZ_PARALLEL_FOR for (int64_t i = 0; i < g.down * g.across; i++)
     {
         const int64_t n = i % g.down * g.rows, k = i / g.down * g.cols;
