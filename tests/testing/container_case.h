@@ -1,10 +1,25 @@
-/* One linear "m" through a container: its plan, its folder, its config. */
+/* One linear "m" through a container: its plan, its folder, its config; and the suite of a container's tests. */
 #ifndef QZ_CONTAINER_CASE_H
 #define QZ_CONTAINER_CASE_H
 
 #include "base/file.h"
 #include "checkpoints/checkpoints.h"
 #include "testing/safetensors_fixture.h"
+
+/* The tests of a suite find the container in `variable` and have an arena each. */
+#define CONTAINER_SUITE(suite, variable, name)                                                                         \
+    static const qz_container *variable;                                                                               \
+    static qz_arena *arena;                                                                                            \
+    static void start(void)                                                                                            \
+    {                                                                                                                  \
+        check_ok(qz_container_find(&(variable), name));                                                                \
+        check_ok(qz_arena_new(&arena, "test"));                                                                        \
+    }                                                                                                                  \
+    static void stop(void)                                                                                             \
+    {                                                                                                                  \
+        qz_arena_free(arena);                                                                                          \
+    }                                                                                                                  \
+    TestSuite(suite, .init = start, .fini = stop);
 
 static inline qz_export_linear case_linear(const char *module, int64_t n, int64_t k, qz_scheme scheme)
 {

@@ -1,24 +1,7 @@
 /* The awq container: words by hand, config block, what a folder may say, what a plan may ask. */
-#include "base/arena.h"
-#include "base/file.h"
-#include "checkpoints/checkpoints.h"
-#include "testing/safetensors_fixture.h"
+#include "testing/container_case.h"
 
-static const qz_container *awq;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&awq, "awq"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(awq, .init = start, .fini = stop);
+CONTAINER_SUITE(awq, awq, "awq")
 
 static qz_export_linear linear(const char *module, int64_t n, int64_t k, int64_t group)
 {

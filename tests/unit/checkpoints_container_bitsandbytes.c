@@ -5,21 +5,7 @@
 #include "numeric/codebook.h"
 #include "testing/container_case.h"
 
-static const qz_container *bnb;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&bnb, "bitsandbytes"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(bitsandbytes, .init = start, .fini = stop);
+CONTAINER_SUITE(bitsandbytes, bnb, "bitsandbytes")
 
 static const qz_scheme nf4 = {.format = QZ_FORMAT_NF4, .piece_rows = 1, .piece_cols = 64};
 

@@ -3,21 +3,7 @@
 #include "checkpoints/ct_config.h"
 #include "testing/container_case.h"
 
-static const qz_container *ct;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&ct, "compressed-tensors"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(compressed_tensors, .init = start, .fini = stop);
+CONTAINER_SUITE(compressed_tensors, ct, "compressed-tensors")
 
 static qz_export_linear linear(const char *module, qz_format format, int64_t rows, int64_t cols)
 {

@@ -4,21 +4,7 @@
 #include "numeric/minifloat.h"
 #include "testing/container_case.h"
 
-static const qz_container *dense;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&dense, "dense"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(dense, .init = start, .fini = stop);
+CONTAINER_SUITE(dense, dense, "dense")
 
 static const qz_scheme int4 = {.format = QZ_FORMAT_INT4, .piece_rows = 1, .piece_cols = 3, .scale_type = QZ_F32};
 

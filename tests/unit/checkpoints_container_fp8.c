@@ -3,21 +3,7 @@
 
 #include "testing/container_case.h"
 
-static const qz_container *fp8;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&fp8, "fp8"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(fp8, .init = start, .fini = stop);
+CONTAINER_SUITE(fp8, fp8, "fp8")
 
 static const qz_scheme per_tensor = {.format = QZ_FORMAT_FP8_E4M3, .symmetric = true, .scale_type = QZ_F32};
 static const qz_act_scheme dynamic = {.mode = QZ_ACT_TOKEN, .format = QZ_FORMAT_FP8_E4M3, .symmetric = true},

@@ -1,25 +1,8 @@
 /* The gptq container: words by hand, both layouts, config block and its rules, what a plan may ask, spoiled folders. */
-#include "base/arena.h"
-#include "base/file.h"
 #include "base/log.h"
-#include "checkpoints/checkpoints.h"
-#include "testing/safetensors_fixture.h"
+#include "testing/container_case.h"
 
-static const qz_container *gptq;
-static qz_arena *arena;
-
-static void start(void)
-{
-    check_ok(qz_container_find(&gptq, "gptq"));
-    check_ok(qz_arena_new(&arena, "test"));
-}
-
-static void stop(void)
-{
-    qz_arena_free(arena);
-}
-
-TestSuite(gptq, .init = start, .fini = stop);
+CONTAINER_SUITE(gptq, gptq, "gptq")
 
 static qz_export_linear linear(const char *module, qz_format format, int64_t n, int64_t k, int64_t group)
 {
