@@ -47,6 +47,9 @@ int64_t qz_tokenizer_size(const qz_tokenizer *t);
 /* -1 when absent. */
 int32_t qz_tokenizer_id(const qz_tokenizer *t, const char *token);
 
+/* Does this file have a document a line? By its suffix, .jsonl. */
+bool qz_data_has_lines(const char *path);
+
 /* ---- windows (windows.c): the calibration rule ---- */
 
 /* A document is tokenized once without special tokens (a .txt file is one document; each .jsonl line is one, its text

@@ -172,6 +172,11 @@ static bool has_suffix(const char *path, const char *suffix)
     return n > m && !strcmp(path + n - m, suffix);
 }
 
+bool qz_data_has_lines(const char *path)
+{
+    return has_suffix(path, ".jsonl");
+}
+
 static qz_status read_mapped(const qz_windows_rule *rule, const qz_map *map, const qz_tokenizer *tokenizer,
                              size_t limit, const qz_document_taker *taker)
 {
@@ -187,7 +192,7 @@ qz_status qz_documents_visit(const qz_windows_rule *rule, const qz_tokenizer *to
     const char *path = rule->path;
     qz_map map;
     if (has_suffix(path, ".h5") || has_suffix(path, ".hdf5")) return read_h5(path, taker);
-    if (!has_suffix(path, ".txt") && !has_suffix(path, ".jsonl"))
+    if (!has_suffix(path, ".txt") && !qz_data_has_lines(path))
         return QZ_FAIL(QZ_ARG, "%s: cannot tell what is in it; known suffixes: .txt, .jsonl, .h5, .hdf5", path);
     QZ_TRY(need_tokenizer(path, tokenizer));
     QZ_TRY(qz_map_open(&map, path));

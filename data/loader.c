@@ -22,9 +22,8 @@ struct qz_loader {
 
 static bool decide_pack(const qz_loader_rule *rule)
 {
-    size_t n = strlen(rule->path);
     if (rule->pack != QZ_LOADER_AUTO) return rule->pack == QZ_LOADER_DOCUMENTS;
-    return n >= 6 && strcmp(rule->path + n - 6, ".jsonl") == 0;
+    return qz_data_has_lines(rule->path);
 }
 
 static qz_status check_rule(const qz_loader_rule *rule, bool packs)

@@ -94,12 +94,6 @@ static bool is_wide(const qz_loader_rule *rule)
     return rule->vocabulary <= 0 || rule->vocabulary > UINT16_MAX + 1;
 }
 
-static bool is_lines(const char *path)
-{
-    size_t n = strlen(path);
-    return n >= 6 && strcmp(path + n - 6, ".jsonl") == 0;
-}
-
 static qz_status map(qz_token_file *out, writer *w)
 {
     out->wide = w->wide;
@@ -115,7 +109,7 @@ static qz_status write(writer *w, const qz_loader_rule *rule)
     taker.training = true;
     taker.apart = w->packs;
     QZ_TRY(qz_spill_open(&w->ids, rule->folder));
-    if (w->packs || is_lines(rule->path)) QZ_TRY(qz_spill_open(&w->flags, rule->folder));
+    if (w->packs || qz_data_has_lines(rule->path)) QZ_TRY(qz_spill_open(&w->flags, rule->folder));
     return qz_documents_visit(w->checks, w->tokenizer, SIZE_MAX, &taker);
 }
 

@@ -1,6 +1,7 @@
+/* The texts that a training recipe names -> a loader of batches, and one batch to judge by. */
 #include "programs/train_text.h"
 
-#include <string.h>
+#include "base/parallel.h"
 
 static qz_loader_pack pack_of(qz_train_pack pack)
 {
@@ -77,8 +78,10 @@ static qz_status load_windows(qz_run *r)
                                   .count = t->validation.windows,
                                   .length = t->validation.sequence_length,
                                   .allow_fewer = true};
+    const double began = qz_seconds();
     qz_windows windows;
     QZ_TRY_CTX(qz_session_windows(&windows, &r->job.session, &rule), "train.validation.data");
+    qz_progress_book(r->progress, "tokenize", qz_seconds() - began);
     snprintf(r->validation.hash, sizeof r->validation.hash, "%s", windows.hash);
     return qz_step_batch_of(&r->validation.batch, &windows, r->cli->arena);
 }
@@ -87,6 +90,5 @@ qz_status qz_run_load_validation_text(qz_run *r)
 {
     const qz_recipe_train *t = &r->job.recipe->train;
     if (!t->validation.wanted) return QZ_OK;
-    const char *suffix = strrchr(t->validation.data, '.');
-    return suffix && strcmp(suffix, ".jsonl") == 0 ? load_documents(r) : load_windows(r);
+    return qz_data_has_lines(t->validation.data) ? load_documents(r) : load_windows(r);
 }
