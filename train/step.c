@@ -53,21 +53,32 @@ qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *ar
     return QZ_OK;
 }
 
+qz_status qz_step_room(qz_loader_batch *out, int64_t sequences, int64_t length, qz_arena *arena)
+{
+    const size_t count = (size_t)(sequences * length);
+    *out = (qz_loader_batch){.ids = qz_arena_array(arena, int32_t, count),
+                             .labels = qz_arena_array(arena, int32_t, count),
+                             .first = qz_arena_array(arena, int32_t, count),
+                             .length = length};
+    return out->ids && out->labels && out->first ? QZ_OK : qz_arena_failed(arena);
+}
+
+qz_step_batch qz_step_batch_taken(const qz_loader_batch *b, const qz_loader *loader)
+{
+    return (qz_step_batch){b->ids, b->labels, qz_loader_packs(loader) ? b->first : NULL, b->sequences, b->length};
+}
+
 qz_status qz_step_batch_read(qz_step_batch *out, qz_loader *loader, int64_t most, int64_t length, qz_arena *arena)
 {
     const int64_t windows = qz_loader_windows(loader), wanted = most > 0 && most < windows ? most : windows;
-    const size_t count = (size_t)(wanted * length);
-    qz_loader_batch b = {.length = length};
-    b.ids = qz_arena_array(arena, int32_t, count);
-    b.labels = qz_arena_array(arena, int32_t, count);
-    b.first = qz_arena_array(arena, int32_t, count);
-    if (!b.ids || !b.labels || !b.first) return qz_arena_failed(arena);
+    qz_loader_batch b;
+    QZ_TRY(qz_step_room(&b, wanted, length, arena));
     QZ_TRY(qz_loader_next(loader, &b, wanted));
     if (b.targets == 0)
         return QZ_FAIL(QZ_FORMAT,
                        "nothing is to be predicted in the first %lld windows of %lld ids: all of it is prompts",
                        (long long)wanted, (long long)length);
-    *out = (qz_step_batch){b.ids, b.labels, qz_loader_packs(loader) ? b.first : NULL, wanted, length};
+    *out = qz_step_batch_taken(&b, loader);
     return QZ_OK;
 }
 

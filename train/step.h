@@ -25,6 +25,10 @@ typedef struct qz_step_batch {
 /* Windows as perplexity takes them, ids 1 to length - 1 being predicted: labels in `arena`, ids of `w` itself. */
 QZ_NODISCARD qz_status qz_step_batch_of(qz_step_batch *out, const qz_windows *w, qz_arena *arena);
 
+/* Arrays for `sequences` windows of `length` ids, in `arena`. */
+QZ_NODISCARD qz_status qz_step_room(qz_loader_batch *out, int64_t sequences, int64_t length, qz_arena *arena);
+/* What the loader has put there. */
+qz_step_batch qz_step_batch_taken(const qz_loader_batch *b, const qz_loader *loader);
 /* The first windows of a loader that is at its start, at most `most` (0: all of them), in `arena`. QZ_FORMAT when there
  * is nothing in them that counts. */
 QZ_NODISCARD qz_status qz_step_batch_read(qz_step_batch *out, qz_loader *loader, int64_t most, int64_t length,

@@ -113,8 +113,7 @@ static qz_status refuse_loss(qz_trained *t, const qz_step_batch *batch, double l
 
 static qz_status learn(qz_trained *t, qz_step_figures *f)
 {
-    const qz_step_batch batch = {t->batch.ids, t->batch.labels, qz_loader_packs(t->args.loader) ? t->batch.first : NULL,
-                                 t->batch.sequences, t->batch.length};
+    const qz_step_batch batch = qz_step_batch_taken(&t->batch, t->args.loader);
     qz_step_loss loss;
     qz_student_round(t->student, t->step >= t->how->quantizer.after);
     qz_parameters_zero_gradients(qz_student_parameters(t->student));
@@ -236,16 +235,6 @@ static qz_status resume(qz_trained *t)
 
 /* ---- putting it together ---- */
 
-static qz_status make_batch(qz_trained *t)
-{
-    const size_t count = (size_t)(t->how->batch * t->how->sequence_length);
-    t->batch.ids = qz_arena_array(t->arena, int32_t, count);
-    t->batch.labels = qz_arena_array(t->arena, int32_t, count);
-    t->batch.first = qz_arena_array(t->arena, int32_t, count);
-    t->batch.length = t->how->sequence_length;
-    return t->batch.ids && t->batch.labels && t->batch.first ? QZ_OK : qz_arena_failed(t->arena);
-}
-
 static qz_status make_best(qz_trained *t)
 {
     if (!t->how->keep_best || !t->args.judged) return QZ_OK;
@@ -311,7 +300,7 @@ static qz_status prepare(qz_trained *t)
     if (t->args.teacher) QZ_TRY(qz_guide_new(&t->guide, t->args.teacher, false));
     QZ_TRY(qz_stepper_new(&t->stepper, t->student, t->guide, &t->rules.step, false));
     QZ_TRY(qz_optimizer_new(&t->optimizer, be, qz_student_parameters(t->student), &t->rules.optimizer, t->arena));
-    QZ_TRY(make_batch(t));
+    QZ_TRY(qz_step_room(&t->batch, t->how->batch, t->how->sequence_length, t->arena));
     QZ_TRY(make_best(t));
     return make_state(t);
 }
