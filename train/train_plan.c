@@ -54,10 +54,16 @@ static void add_rows(qz_train_plan *out, const walk *w, const qz_train_args *arg
     out->state_bytes = kept + qz_optimizer_bytes(p, how->moments_8bit) + (how->keep_best ? kept : 0);
 }
 
+/* How often what is due every so many steps, and after the last, is done. */
+static int64_t times_due(const qz_recipe_train *how, int64_t every)
+{
+    return 1 + (every > 0 ? (how->steps - 1) / every : 0);
+}
+
 /* A state is there before the oldest is removed, and an interruption writes one more. */
 static int64_t count_states(const qz_recipe_train *how)
 {
-    const int64_t saved = how->save_every > 0 ? (how->steps - 1) / how->save_every + 1 : 1;
+    const int64_t saved = times_due(how, how->save_every);
     return (saved < how->keep ? saved : how->keep) + 1;
 }
 
@@ -105,8 +111,8 @@ static double judging_flops(const qz_train_args *args)
 {
     const qz_recipe_train *how = &args->recipe->train;
     if (!how->validation.wanted) return 0;
-    const int64_t between = how->evaluate_every > 0 ? (how->steps - 1) / how->evaluate_every : 0;
-    const int64_t tokens = (2 + between) * how->validation.windows * how->validation.sequence_length;
+    const int64_t times = 1 + times_due(how, how->evaluate_every);
+    const int64_t tokens = times * how->validation.windows * how->validation.sequence_length;
     return forward_flops(args->model, how->validation.sequence_length) * (double)tokens;
 }
 
