@@ -65,20 +65,27 @@ static qz_tensor view(const double *x, int tokens, int heads, float *data)
     return qz_tensor_4d(data, QZ_F32, B, tokens, heads, D);
 }
 
-static void check(problem *p, const qz_backend *backend)
+/* In fp32: y and the gradients of q, k and v. */
+static void run(float out[4][MOST], problem *p, const qz_backend *backend)
 {
-    static float data[8][MOST], sums[2][B * T * H];
+    static float data[4][MOST], sums[2][B * T * H];
     const int s = p->keys;
     qz_tensor q = view(p->q, T, H, data[0]), k = view(p->k, s, HK, data[1]), v = view(p->v, s, HK, data[2]);
-    qz_tensor dy = view(p->weight, T, H, data[3]), y = qz_tensor_4d(data[4], QZ_F32, B, T, H, D);
-    qz_tensor dq = qz_tensor_4d(data[5], QZ_F32, B, T, H, D), dk = qz_tensor_4d(data[6], QZ_F32, B, s, HK, D);
-    qz_tensor dv = qz_tensor_4d(data[7], QZ_F32, B, s, HK, D), lse = qz_tensor_3d(sums[0], QZ_F32, B, T, H);
+    qz_tensor dy = view(p->weight, T, H, data[3]), y = qz_tensor_4d(out[0], QZ_F32, B, T, H, D);
+    qz_tensor dq = qz_tensor_4d(out[1], QZ_F32, B, T, H, D), dk = qz_tensor_4d(out[2], QZ_F32, B, s, HK, D);
+    qz_tensor dv = qz_tensor_4d(out[3], QZ_F32, B, s, HK, D), lse = qz_tensor_3d(sums[0], QZ_F32, B, T, H);
     qz_tensor delta = qz_tensor_3d(sums[1], QZ_F32, B, T, H);
     check_ok(qz_op_attention(backend, &y, &lse, &q, &k, &v, &p->how));
     check_ok(qz_op_attention_grad(backend, &dq, &dk, &dv, &delta, &dy, &y, &lse, &q, &k, &v, &p->how));
-    gradient_check("attention, q", value, p, p->q, data[5], B * T * H * D);
-    gradient_check("attention, k", value, p, p->k, data[6], B * s * HK * D);
-    gradient_check("attention, v", value, p, p->v, data[7], B * s * HK * D);
+}
+
+static void check(problem *p, const qz_backend *backend)
+{
+    static float out[4][MOST];
+    run(out, p, backend);
+    gradient_check("attention, q", value, p, p->q, out[1], B * T * H * D);
+    gradient_check("attention, k", value, p, p->k, out[2], B * p->keys * HK * D);
+    gradient_check("attention, v", value, p, p->v, out[3], B * p->keys * HK * D);
 }
 
 static void check_all(const qz_backend *backend)
@@ -108,19 +115,6 @@ Test(kernels_attention_gradient, equals_differences)
         const qz_backend *backend = qz_backend_at(b);
         if (backend->available() && backend->device == QZ_HOST) check_all(backend);
     }
-}
-
-/* The same in fp32: y and the gradients of q, k and v, one after another. */
-static void run(float out[4][MOST], problem *p, const qz_backend *backend)
-{
-    static float data[4][MOST], sums[2][B * T * H];
-    qz_tensor q = view(p->q, T, H, data[0]), k = view(p->k, T, HK, data[1]), v = view(p->v, T, HK, data[2]);
-    qz_tensor dy = view(p->weight, T, H, data[3]), y = qz_tensor_4d(out[0], QZ_F32, B, T, H, D);
-    qz_tensor dq = qz_tensor_4d(out[1], QZ_F32, B, T, H, D), dk = qz_tensor_4d(out[2], QZ_F32, B, T, HK, D);
-    qz_tensor dv = qz_tensor_4d(out[3], QZ_F32, B, T, HK, D), lse = qz_tensor_3d(sums[0], QZ_F32, B, T, H);
-    qz_tensor delta = qz_tensor_3d(sums[1], QZ_F32, B, T, H);
-    check_ok(qz_op_attention(backend, &y, &lse, &q, &k, &v, &p->how));
-    check_ok(qz_op_attention_grad(backend, &dq, &dk, &dv, &delta, &dy, &y, &lse, &q, &k, &v, &p->how));
 }
 
 static int count_denormal(const float *x, int count)
