@@ -5,8 +5,9 @@
  *                      learning_rate  weight_decay  steps  scales
  *     start random     1e-3           0.1           2000   by the quantizer
  *     adapter          2e-4           0             500    by the quantizer
- *     all, scales      1e-4           0             1000   by the quantizer: learned (lsq, lsq+), frozen (init),
- * dynamic
+ *     all, scales      1e-4           0             1000   by the quantizer
+ *
+ * Scales by the quantizer are learned (lsq, lsq+), frozen (with init) or dynamic.
  *
  * After this the recipe's values are final, and stand in its canonical text; nothing that reads them knows a default.
  */
